@@ -1,0 +1,93 @@
+"""Everything that can go wrong on purpose, and what follows from it.
+
+    OutcomeExporterError
+    ├── ConfigError          exit 2: every problem on a line of its own, no traceback
+    ├── InputError           one request is refused, nobody else's data is touched
+    │   ├── DecodeError      HTTP 400, gRPC INVALID_ARGUMENT: not what it says it is
+    │   ├── TooLarge         HTTP 413, gRPC RESOURCE_EXHAUSTED: above a configured size
+    │   └── Overloaded       HTTP 503 + Retry-After, gRPC UNAVAILABLE + RetryInfo: send it again
+    └── StorageError         the exporter stops and says how to go on: exit 3
+        ├── LogCorrupt       the log is damaged at an offset
+        └── StateCorrupt     the checkpoint is damaged, or of a newer version
+
+A message says what, where and what to do. Broken invariants are assertions, not errors.
+"""
+
+from dataclasses import dataclass
+
+
+class OutcomeExporterError(Exception):
+    """The root of the tree."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a configuration."""
+
+    path: str
+    """Where, e.g. ``journeys[0].slos[1].objective``; empty for the file as a whole."""
+    problem: str
+    """What is wrong."""
+    remedy: str
+    """What to do about it; may be empty where the problem says it."""
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        return f"{where}{self.problem}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class ConfigError(OutcomeExporterError):
+    """The configuration cannot work."""
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        super().__init__("\n".join(f"{file}: {problem}" for problem in problems))
+
+
+class InputError(OutcomeExporterError):
+    """A request is refused."""
+
+
+class DecodeError(InputError):
+    """The bytes are not what their sender says they are.
+
+    `offset` is the place in the decompressed payload, in bytes; -1 where a format has none.
+    """
+
+    def __init__(self, problem: str, *, offset: int = -1) -> None:
+        self.problem = problem
+        self.offset = offset
+        super().__init__(problem if offset < 0 else f"{problem} at byte {offset}")
+
+
+class TooLarge(InputError):
+    """A request is larger than configured, as sent or after decompression."""
+
+    def __init__(self, what: str, *, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        super().__init__(f"{what} is larger than {limit_bytes} bytes; send smaller batches")
+
+
+class Overloaded(InputError):
+    """No room now; the sender is asked to try again."""
+
+    def __init__(self, why: str, *, retry_after_seconds: int = 5) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(f"{why}; try again in {retry_after_seconds} s")
+
+
+class StorageError(OutcomeExporterError):
+    """The storage does not do what it must."""
+
+
+class LogCorrupt(StorageError):
+    """The durable log cannot be read from an offset on."""
+
+    def __init__(self, problem: str, *, offset: int) -> None:
+        self.offset = offset
+        super().__init__(f"log is damaged at offset {offset}: {problem}")
+
+
+class StateCorrupt(StorageError):
+    """The checkpoint cannot be read, or was written by a newer version."""

@@ -1,0 +1,225 @@
+"""What the stages hand to each other: records, columns, events, samples. Plain data, no behaviour.
+
+Times are nanoseconds since 1970 in int64. Money and weights are integers in millionths. Ids and
+join keys are 128 bits as two uint64 (`hi`, `lo`), in network order: `hi` holds the first 8 bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from outcome_exporter.series import Family
+
+Bytes = npt.NDArray[np.uint8]
+Table = npt.NDArray[np.void]
+"""A structured array: one row a record."""
+
+
+class Kind(IntEnum):
+    """What a record of the log holds. The numbers are stored; never reuse one."""
+
+    START = 0
+    """The exporter started: empty, or the reason in JSON. What came before it may have a gap."""
+    TRACES = 1
+    """ExportTraceServiceRequest, protobuf."""
+    LOGS = 2
+    """ExportLogsServiceRequest, protobuf."""
+    CLOUDEVENTS = 3
+    """A JSON array of CloudEvents in structured mode."""
+
+
+class Encoding(IntEnum):
+    """How a payload is compressed. The numbers are stored; never reuse one."""
+
+    NONE = 0
+    GZIP = 1
+    ZSTD = 2
+    DEFLATE = 3
+    """zlib's format, as HTTP means it."""
+
+
+class Record(NamedTuple):
+    """One accepted request, as the log keeps it."""
+
+    offset: int
+    """Dense, from 0."""
+    arrival_unix_nano: int
+    """Strictly later than that of the record before."""
+    kind: Kind
+    encoding: Encoding
+    payload: bytes
+    """As it came."""
+    decoded: "SpanBatch | EventBatch | None" = None
+    """What the receiver decoded from it already; None when read back from disk."""
+
+
+# Columns of a trace request ------------------------------------------------------------------
+
+SPAN = np.dtype(
+    [
+        ("trace_hi", np.uint64),
+        ("trace_lo", np.uint64),
+        ("span_id", np.uint64),
+        ("parent_id", np.uint64),  # 0: none
+        ("start", np.int64),
+        ("end", np.int64),
+        ("name_at", np.uint32),  # text is a place and a length in the payload
+        ("name_len", np.uint32),
+        ("tracestate_at", np.uint32),
+        ("tracestate_len", np.uint32),
+        ("resource", np.uint32),  # row of `SpanBatch.resources`
+        ("attributes_at", np.uint32),  # rows of `SpanBatch.attributes`
+        ("attributes_len", np.uint32),
+        ("kind", np.uint8),  # 0 unspecified, 1 internal, 2 server, 3 client, 4 producer, 5 consumer
+        ("status", np.uint8),  # 0 unset, 1 ok, 2 error
+    ],
+    align=True,
+)
+
+RESOURCE = np.dtype([("attributes_at", np.uint32), ("attributes_len", np.uint32)])
+
+ATTRIBUTE = np.dtype(
+    [
+        ("number", np.int64),  # bool and int as they are, a double's bits
+        ("at", np.uint32),  # of a string or bytes: place and length in the payload
+        ("len", np.uint32),
+        ("key", np.uint16),  # index into the wanted keys
+        ("type", np.uint8),  # AttributeType
+    ],
+    align=True,
+)
+
+
+class AttributeType(IntEnum):
+    """Types of values that are read; arrays and maps are not, and count as absent."""
+
+    STRING = 1
+    BOOL = 2
+    INT = 3
+    DOUBLE = 4
+    BYTES = 5
+
+
+class SpanBatch(NamedTuple):
+    """The spans of one request as columns. Texts point into `payload`."""
+
+    payload: Bytes
+    """The request, decompressed."""
+    spans: Table
+    """SPAN, in the order of the request; spans with an invalid id are left out."""
+    resources: Table
+    """RESOURCE."""
+    attributes: Table
+    """ATTRIBUTE: those of wanted keys, grouped by their span or resource."""
+    rejected: int
+    """Spans left out because a trace id or span id was zero or of the wrong length."""
+
+
+# An assembled trace -----------------------------------------------------------------------------
+
+SETTLED_SPAN = np.dtype(
+    [
+        ("span_id", np.uint64),
+        ("start", np.int64),
+        ("end", np.int64),  # at least `start`
+        ("parent", np.int32),  # row in the same trace; -1 where it has none or it never came
+        ("service", np.uint32),  # text codes: service.name, the span's name, service.version,
+        ("operation", np.uint32),
+        ("version", np.uint32),
+        ("peer", np.uint32),  # whom a client span calls, by its own attributes; 0: not said
+        ("pod", np.uint32),
+        ("kind", np.uint8),
+        ("status", np.uint8),  # error also where the HTTP status code is 5xx
+    ],
+    align=True,
+)
+"""The spans of one trace as blame reads them, by start time; duplicates are gone."""
+
+# Business events ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BusinessEvent:
+    """A fact of the business."""
+
+    source: str
+    id: str
+    type: str
+    time_unix_nano: int | None
+    """When it happened; None where the sender did not say: then its arrival."""
+    trace_id: bytes | None
+    """16 bytes."""
+    fields: Mapping[str, Any]
+    """Where paths such as ``data.order_id`` lead; for an OTLP log record `data` holds its
+    attributes and the entries of its body."""
+
+
+class EventBatch(NamedTuple):
+    """The events of one request."""
+
+    events: Sequence[BusinessEvent]
+    rejected: int
+    """Records that are no event: no type, or no name."""
+
+
+# Series ---------------------------------------------------------------------------------------
+
+
+class Exemplar(NamedTuple):
+    """A trace that a counter stands for."""
+
+    trace_id: str
+    """32 hex digits."""
+    value: float
+    time_unix_nano: int
+
+
+class Histogram(NamedTuple):
+    """A distribution."""
+
+    bounds: tuple[float, ...]
+    """Upper bounds, ascending, without +Inf."""
+    counts: tuple[float, ...]
+    """Per bucket, not cumulative; one more than the bounds."""
+    sum: float
+
+
+class Sample(NamedTuple):
+    """One series of a family."""
+
+    labels: tuple[str, ...]
+    """Values, in the order of the family's labels, then of `extra`."""
+    value: float | Histogram
+    exemplar: Exemplar | None = None
+    extra: tuple[str, ...] = ()
+    """Names of labels that the family does not have: a journey's own."""
+
+
+Snapshot = Mapping[Family, Sequence[Sample]]
+"""Every series at one moment."""
+
+
+class Accepted(NamedTuple):
+    """What became of a request that is durable now."""
+
+    rejected: int = 0
+    """Items left out."""
+    why: str = ""
+    """Why, for the sender."""
+
+
+class Intake(Protocol):
+    """Where receivers deliver to."""
+
+    def submit(self, kind: Kind, encoding: Encoding, payload: bytes) -> Accepted:
+        """Returns once the payload is durable. Called from many threads.
+
+        Raises:
+            DecodeError: It is not what it says it is.
+            TooLarge: It is above the limit, also after decompression.
+            Overloaded: There is no room now; the sender is to try again.
+        """

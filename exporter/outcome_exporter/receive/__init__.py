@@ -1,0 +1,1 @@
+"""What listens: OTLP over gRPC and HTTP, and CloudEvents over HTTP."""

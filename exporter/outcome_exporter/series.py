@@ -1,0 +1,247 @@
+"""Every series the exporter shows: its name, type, labels and help, in one place.
+
+Names follow Prometheus' conventions: base units last, `_total` on counters, `_ratio` for shares
+of one. A counter's name stands here with its `_total`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Type = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The series that share a name."""
+
+    name: str
+    type: Type
+    help: str
+    labels: tuple[str, ...] = ()
+    """Names of the labels, in the order of a sample's values."""
+
+
+CAUSE = ("cause_service", "cause_operation", "cause_version", "cause_kind")
+
+# What users got
+ATTEMPTS = Family(
+    "outcome_attempts_total",
+    "counter",
+    "Attempts at a journey by their final verdict. The journey's own labels follow.",
+    ("journey", "outcome", "reason"),
+)
+ATTEMPT_DURATION = Family(
+    "outcome_attempt_duration_seconds",
+    "histogram",
+    "Duration of attempts, whatever their outcome.",
+    ("journey",),
+)
+VALUE = Family(
+    "outcome_value_total",
+    "counter",
+    "Money by what became of it: achieved; at_risk (bad outcomes); lost (bad and never achieved).",
+    ("journey", "currency", "state"),
+)
+USERS = Family(
+    "outcome_users",
+    "gauge",
+    "Distinct users, estimated with HyperLogLog (standard error 1.6 %).",
+    ("journey", "outcome", "window"),
+)
+BLAME = Family(
+    "outcome_blame_total",
+    "counter",
+    "Bad outcomes by what is held responsible.",
+    ("journey", *CAUSE),
+)
+BLAME_VALUE = Family(
+    "outcome_blame_value_total",
+    "counter",
+    "Money of bad outcomes by what is held responsible.",
+    ("journey", "currency", *CAUSE),
+)
+SUSPECT_SCORE = Family(
+    "outcome_suspect_score",
+    "gauge",
+    "How much more often bad attempts have this attribute value than good ones, -1 to 1.",
+    ("journey", "dimension", "value"),
+)
+CAUSE_SHARE = Family(
+    "outcome_cause_share",
+    "gauge",
+    "Share of a journey's bad outcomes in the window that a cause explains; top causes only.",
+    ("journey", "window", *CAUSE),
+)
+CAUSE_SINCE = Family(
+    "outcome_cause_since_seconds",
+    "gauge",
+    "How long a cause has been hurting the journey, by event time.",
+    ("journey", *CAUSE),
+)
+CHANGE_INFO = Family(
+    "outcome_change_info",
+    "gauge",
+    "A change that may be to blame, as a Unix time: a new version, a deployment, a flag.",
+    ("service", "kind", "version", "previous_version"),
+)
+PENDING_ATTEMPTS = Family(
+    "outcome_pending_attempts",
+    "gauge",
+    "Attempts whose verdict is not final yet.",
+    ("journey",),
+)
+EVENTS_UNMATCHED = Family(
+    "outcome_events_unmatched_total",
+    "counter",
+    "Business events that waited for an attempt in vain.",
+    ("type",),
+)
+
+# What was promised
+SLO_INFO = Family(
+    "slo_info",
+    "gauge",
+    "What an SLO is about; always 1.",
+    ("slo", "journey", "owner", "title", "runbook_url", "window"),
+)
+SLO_OBJECTIVE = Family(
+    "slo_objective_ratio", "gauge", "Share of events that must be good.", ("slo",)
+)
+SLO_EVENTS = Family("slo_events_total", "counter", "Events an SLO judged.", ("slo", "result"))
+SLO_WINDOW_EVENTS = Family(
+    "slo_window_events",
+    "gauge",
+    "Events an SLO judged in the window, by event time, exactly.",
+    ("slo", "window", "result"),
+)
+SLO_SLI = Family(
+    "slo_sli_ratio",
+    "gauge",
+    "Share of good events in the window; 1 where it holds none.",
+    ("slo", "window"),
+)
+SLO_BURN_RATE = Family(
+    "slo_burn_rate",
+    "gauge",
+    "How many times faster than allowed the error budget is spent; 0 where the window is empty.",
+    ("slo", "window"),
+)
+SLO_BUDGET_REMAINING = Family(
+    "slo_error_budget_remaining_ratio",
+    "gauge",
+    "Error budget left in the SLO's window: 1 untouched, 0 spent, below 0 overspent.",
+    ("slo",),
+)
+SLO_BUDGET_EXHAUSTION = Family(
+    "slo_error_budget_exhaustion_seconds",
+    "gauge",
+    "Time until the budget is gone at the burn rate of the last 6 hours, at most the SLO's window.",
+    ("slo",),
+)
+SLO_ALERT_THRESHOLD = Family(
+    "slo_alert_burn_rate_threshold",
+    "gauge",
+    "Burn rate above which both windows must be for an alert of this severity.",
+    ("slo", "severity", "long_window", "short_window"),
+)
+SLO_TRAFFIC_STATE = Family(
+    "slo_traffic_state",
+    "gauge",
+    "1 for the state of the SLO's traffic in the last hour, 0 for the others.",
+    ("slo", "state"),
+)
+
+# Span metrics, named as the Collector's spanmetrics connector names them
+SPAN_LABELS = ("service_name", "span_name", "span_kind", "status_code")
+SPAN_CALLS = Family("traces_span_metrics_calls_total", "counter", "Spans received.", SPAN_LABELS)
+SPAN_DURATION = Family(
+    "traces_span_metrics_duration_seconds", "histogram", "Duration of spans.", SPAN_LABELS
+)
+
+# The exporter itself
+BUILD_INFO = Family(
+    "outcome_exporter_build_info", "gauge", "Version that runs; always 1.", ("version",)
+)
+READY = Family("outcome_exporter_ready", "gauge", "1 once the log has been replayed.")
+REQUESTS = Family(
+    "outcome_exporter_requests_total",
+    "counter",
+    "Requests to the receivers by what became of them.",
+    ("receiver", "signal", "result"),
+)
+RECEIVED_BYTES = Family(
+    "outcome_exporter_received_bytes_total",
+    "counter",
+    "Bytes of accepted request bodies as sent.",
+    ("receiver", "signal"),
+)
+RECEIVED_ITEMS = Family(
+    "outcome_exporter_received_items_total",
+    "counter",
+    "Spans and business events taken from the log.",
+    ("signal",),
+)
+REJECTED_ITEMS = Family(
+    "outcome_exporter_rejected_items_total",
+    "counter",
+    "Spans and events that were left out of an accepted request, by why.",
+    ("signal", "why"),
+)
+DUPLICATES = Family(
+    "outcome_exporter_duplicates_total",
+    "counter",
+    "Spans, attempts and events that had been counted before.",
+    ("what",),
+)
+LATE_SPANS = Family(
+    "outcome_exporter_late_spans_total",
+    "counter",
+    "Spans that came after their trace was settled.",
+)
+SKEWED_TIMES = Family(
+    "outcome_exporter_skewed_times_total",
+    "counter",
+    "Times that cannot be: too far ahead (taken as the arrival's) or too old (in no bucket).",
+    ("what",),
+)
+OVERFLOW = Family(
+    "outcome_exporter_overflow_total",
+    "counter",
+    "Label values that became `other`, and records dropped from a capped memory, by what.",
+    ("what",),
+)
+LOG_SIZE = Family("outcome_exporter_log_size_bytes", "gauge", "Payload in the durable log.")
+LOG_LAG = Family("outcome_exporter_log_lag_bytes", "gauge", "Payload not read yet.")
+LOG_LAG_SECONDS = Family(
+    "outcome_exporter_log_lag_seconds", "gauge", "Age of the oldest payload not read yet."
+)
+WATERMARK = Family(
+    "outcome_exporter_watermark_timestamp_seconds",
+    "gauge",
+    "Arrival time up to which everything has been settled.",
+)
+PENDING_SPANS = Family("outcome_exporter_pending_spans", "gauge", "Spans of unsettled traces.")
+PENDING_TRACES = Family("outcome_exporter_pending_traces", "gauge", "Traces not settled yet.")
+SETTLE_LATENCY = Family(
+    "outcome_exporter_settle_latency_seconds",
+    "histogram",
+    "From the end of an attempt to its verdict.",
+)
+CHECKPOINT_AGE = Family(
+    "outcome_exporter_checkpoint_timestamp_seconds", "gauge", "Time of the last checkpoint."
+)
+CHECKPOINT_DURATION = Family(
+    "outcome_exporter_checkpoint_duration_seconds", "gauge", "How long the last checkpoint took."
+)
+CHECKPOINT_FAILURES = Family(
+    "outcome_exporter_checkpoint_failures_total", "counter", "Checkpoints that failed."
+)
+CONFIG_RELOAD_OK = Family(
+    "outcome_exporter_config_last_reload_successful",
+    "gauge",
+    "1 if the running configuration is the file's.",
+)
+
+ALL: tuple[Family, ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Family)
+)
