@@ -13,7 +13,8 @@
 A message says what, where and what to do. Broken invariants are assertions, not errors.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 
 class OutcomeExporterError(Exception):
@@ -30,6 +31,19 @@ class Problem:
     """What is wrong."""
     remedy: str
     """What to do about it; may be empty where the problem says it."""
+    severity: Literal["error", "warning"] = "error"
+    """An error keeps the exporter from starting; a warning is only told."""
+    line: int = 0
+    """Line of the file, from 1; 0 where there is none."""
+
+    def at_line(self, line: int) -> "Problem":
+        """The same, in a line of the file."""
+        return replace(self, line=line)
+
+    def in_file(self, file: str) -> str:
+        """One line for a terminal or a log: ``checkout.yaml:12: journeys[0].name: is missing``."""
+        place = f"{file}:{self.line}" if self.line else file
+        return f"{place}: {'warning: ' if self.severity == 'warning' else ''}{self}"
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
@@ -37,12 +51,12 @@ class Problem:
 
 
 class ConfigError(OutcomeExporterError):
-    """The configuration cannot work."""
+    """The configuration cannot work. `problems` may hold warnings beside the errors."""
 
     def __init__(self, file: str, problems: list[Problem]) -> None:
         self.file = file
         self.problems = problems
-        super().__init__("\n".join(f"{file}: {problem}" for problem in problems))
+        super().__init__("\n".join(problem.in_file(file) for problem in problems))
 
 
 class InputError(OutcomeExporterError):
