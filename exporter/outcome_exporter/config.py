@@ -4,21 +4,31 @@ One YAML file. Unknown keys are errors. Durations are written as in Prometheus a
 once read; sizes are written `64MiB` and are bytes once read.
 """
 
+import re
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PlainSerializer,
+    Tag,
+    ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
-from outcome_exporter import burn
+from outcome_exporter import burn, document, wording
+from outcome_exporter.errors import ConfigError
 from outcome_exporter.units import (
     DAY,
     HOUR,
@@ -31,50 +41,149 @@ from outcome_exporter.units import (
 JOIN_KEYS_MAX = 4
 """Join keys that a journey may have: attempts carry them in arrays of this width."""
 
+DURATION_MAX = 3_650 * DAY
+OBJECTIVE_MAX = Decimal("99.9999")
 
-def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
+_FROM_FILE = {"from_file": True}
+"""Context of validating a file: there a bare number is no duration, in Python it is nanoseconds."""
 
+
+def _duration(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        value = 0 if value == "0" else parse_duration(value)
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(  # noqa: TRY004  # pydantic collects ValueError only
+            "must be a duration; write it like 500ms, 10s, 5m, 1h30m or 28d"
+        )
+    elif value and info.context == _FROM_FILE:
+        raise ValueError(f"{value} has no unit; write it like 500ms, 10s, 5m, 1h30m or 28d")
+    if value > DURATION_MAX:
+        raise ValueError("is longer than ten years; write it like 500ms, 10s, 5m, 1h30m or 28d")
+    return value
+
+
+_DURATION = r"^(0|(\d+(w|d|h|ms|m|us|ns|s))+)$"
 
 Duration = Annotated[
     int,
     Field(strict=True, ge=0),
     BeforeValidator(_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["500ms", "10s", "5m", "28d"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": _DURATION, "examples": ["500ms", "10s", "5m", "28d"]}
+    ),
 ]
 """Nanoseconds, written like ``10s``."""
 
 _SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "B": 1}
+_SIZE_MAX = 1 << 50
 
 
 def _size(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    for unit, factor in _SIZES.items():
-        number = value.removesuffix(unit).strip()
-        if number != value and number.isdecimal():
-            return int(number) * factor
-    raise ValueError(f"{value!r} is no size; write it like 512KiB, 64MiB or 2GiB")
+    size = value
+    if isinstance(value, str):
+        for unit, factor in _SIZES.items():
+            number = value.removesuffix(unit).strip()
+            if number != value and number.isdecimal():
+                size = int(number) * factor
+                break
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise ValueError(  # noqa: TRY004  # pydantic collects ValueError only
+            f"{value!r} is no size; write it like 512KiB, 64MiB or 2GiB"
+        )
+    if not 0 < size <= _SIZE_MAX:
+        raise ValueError(f"{value!r} is no size that works; use between 1B and 1024TiB")
+    return size
+
+
+def format_size(size_bytes: int) -> str:
+    """The shortest exact text that a size is read from: ``64MiB``."""
+    unit, factor = max(
+        ((unit, factor) for unit, factor in _SIZES.items() if size_bytes % factor == 0),
+        key=lambda pair: pair[1],
+    )
+    return f"{size_bytes // factor}{unit}"
 
 
 Size = Annotated[
     int,
     Field(strict=True, ge=1),
     BeforeValidator(_size),
-    WithJsonSchema({"type": "string", "examples": ["64MiB", "2GiB"]}),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema(
+        {
+            "type": ["string", "integer"],
+            "pattern": r"^\d+ *([KMGT]i)?B$",
+            "minimum": 1,
+            "examples": ["64MiB", "2GiB"],
+        }
+    ),
 ]
 """Bytes, written like ``64MiB``."""
 
-Name = Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,62}$")]
+
+def _matching(pattern: str, words: str) -> BeforeValidator:
+    """Refuses scalars that do not match, in `words`; what is no scalar is refused later."""
+
+    def validate(value: object) -> object:
+        matches = isinstance(value, str) and re.fullmatch(pattern, value)
+        if isinstance(value, (str, int, float)) and not matches:
+            raise ValueError(f"{wording.shown(value)} {words}")
+        return value
+
+    return BeforeValidator(validate)
+
+
+_NAME = r"[a-zA-Z][a-zA-Z0-9_-]{0,62}"
+_LABEL = r"[a-zA-Z_][a-zA-Z0-9_]*"
+_CURRENCY = r"[A-Z]{3}"
+_URL = r"https?://\S+"
+_ADDRESS = r"(\S*[^\s:]|\[\S+\]):\d{1,5}"
+_PORT_MAX = 65_535
+
+Name = Annotated[
+    str,
+    _matching(
+        _NAME, "is no name that works; use letters, digits, - and _, a letter first, at most 63"
+    ),
+    Field(json_schema_extra={"pattern": f"^{_NAME}$"}),
+]
+Label = Annotated[
+    str, _matching(_LABEL, "is no label name; use letters, digits and _, no digit first")
+]
+Currency = Annotated[
+    str,
+    _matching(_CURRENCY, "is no currency code; use three capitals such as USD"),
+    Field(json_schema_extra={"pattern": f"^{_CURRENCY}$"}),
+]
+Url = Annotated[
+    str,
+    # The status page links it: a `javascript:` address must not get there.
+    _matching(f"({_URL})?", "is no web address; begin with https:// or http://"),
+    Field(json_schema_extra={"pattern": f"^({_URL})?$"}),
+]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
-Address = Annotated[str, Field(pattern=r"^.+:\d{1,5}$", examples=["0.0.0.0:4317"])]
+
+
+def _port(address: str) -> str:
+    if int(address.rpartition(":")[2]) > _PORT_MAX:
+        raise ValueError(f"{address!r} has no port that exists; use one up to {_PORT_MAX}")
+    return address
+
+
+Address = Annotated[
+    str,
+    _matching(_ADDRESS, "is no address to listen on; write host and port, like 0.0.0.0:4317"),
+    AfterValidator(_port),
+    Field(json_schema_extra={"pattern": f"^{_ADDRESS}$", "examples": ["0.0.0.0:4317"]}),
+]
+"""Host and port; port 0 takes a free one."""
 
 
 class Model(BaseModel):
     """Unknown keys are errors, and nothing changes after it has been read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Otlp(Model):
@@ -159,21 +268,38 @@ class Attempt(Model):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.span is None) == (self.event is None):
-            raise ValueError("an attempt begins with a span or an event; give exactly one of them")
+            raise ValueError("an attempt begins with a span or with an event; give one of them")
         return self
 
 
 class JoinKey(Model):
     """What an attempt and an event share."""
 
-    attribute: Text
+    attribute: Text = Field(examples=["app.order.id"])
     """Attribute of the attempt's span, or path into the event that began the attempt."""
-    event: Text
+    event: Text = Field(examples=["data.order_id"])
     """Path into the event that decides, e.g. ``data.order_id``."""
 
 
+def _join_kind(value: object) -> str | None:
+    if value == "trace_id":
+        return "the trace id"
+    return "a key" if isinstance(value, (dict, JoinKey)) else None
+
+
+Join = Annotated[
+    Annotated[Literal["trace_id"], Tag("the trace id")] | Annotated[JoinKey, Tag("a key")],
+    Discriminator(
+        _join_kind,
+        custom_error_type="join_key",
+        custom_error_message="is no join key; use trace_id or "
+        "{attribute: app.order.id, event: data.order_id}",
+    ),
+]
+
+
 class Outcome(Model):
-    event: Text
+    event: Text = Field(examples=["shop.order.completed"])
     """Type of the business event that means success."""
     within: Duration = 5 * MINUTE
 
@@ -183,7 +309,8 @@ class Value(Model):
 
     event: Text | None = None
     attribute: Text | None = None
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    currency: Currency = Field(examples=["USD"])
+    """Code of three letters, as ISO 4217 has it."""
 
 
 class User(Model):
@@ -207,30 +334,41 @@ class Good(Model):
 
     @model_validator(mode="after")
     def _some(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError("nothing makes an attempt bad; give achieved, error, duration_below …")
+        if (self.achieved, self.error, self.duration_below, self.within) == (None,) * 4:
+            raise ValueError(
+                "nothing makes an attempt bad; give achieved, error, duration_below or within"
+            )
         return self
 
 
-def _percent(value: object) -> object:
+def _percent(value: object) -> Decimal:
     # YAML reads 99.9 as a binary float; its shortest text is what the author wrote.
-    return Decimal(str(value)) if isinstance(value, (int, float, str)) else value
+    try:
+        percent = Decimal("nan" if isinstance(value, bool) else str(value))
+    except ArithmeticError:
+        percent = Decimal("nan")
+    if not percent.is_finite() or percent <= 0:
+        raise ValueError("is no percentage; write the share that must be good like 99.9")
+    if percent > OBJECTIVE_MAX:
+        room = "no error budget" if percent >= 100 else "too little error budget"  # noqa: PLR2004
+        raise ValueError(f"{value} leaves {room}; use at most {OBJECTIVE_MAX}")
+    return percent
 
 
 class Slo(Model):
-    name: Name
+    name: Name = Field(examples=["checkout-success"])
     objective: Annotated[
         Decimal,
         BeforeValidator(_percent),
-        Field(gt=0, le=Decimal("99.9999")),
-        WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 99.9999}),
-    ]
+        PlainSerializer(float, return_type=float),
+        WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": float(OBJECTIVE_MAX)}),
+    ] = Field(examples=[99.5])
     """Percent of attempts that must be good."""
     window: Duration = 28 * DAY
-    good: Good
+    good: Good = Field(examples=[{"achieved": True, "error": False}])
     title: Text | None = None
     owner: Text | None = None
-    runbook: Text | None = None
+    runbook: Url | None = None
 
     @property
     def objective_ratio(self) -> float:
@@ -242,6 +380,20 @@ class Slo(Model):
         return float(1 - Fraction(self.objective) / 100)
 
     @property
+    def tiers(self) -> tuple[burn.Tier, ...]:
+        """Alert tiers that can fire.
+
+        Their long window lies within the SLO's own, and an error rate of 100 % burns faster
+        than their threshold.
+        """
+        return tuple(
+            tier
+            for tier in burn.TIERS
+            if tier.long_window <= self.window
+            and tier.threshold(self.window) * self.budget_ratio < 1
+        )
+
+    @property
     def windows(self) -> tuple[int, ...]:
         """Every window the SLO shows, in nanoseconds, ascending."""
         tiers = (w for tier in burn.TIERS for w in (tier.long_window, tier.short_window))
@@ -249,19 +401,18 @@ class Slo(Model):
 
 
 class Journey(Model):
-    name: Name
+    name: Name = Field(examples=["checkout"])
     title: Text | None = None
     owner: Text = "unowned"
-    runbook: str = ""
-    attempt: Attempt
-    join: Annotated[
-        tuple[Literal["trace_id"] | JoinKey, ...], Field(min_length=1, max_length=JOIN_KEYS_MAX)
-    ] = ("trace_id",)
+    runbook: Url = ""
+    attempt: Attempt = Field(examples=[{"span": {"service": "frontend", "name": "POST /pay"}}])
+    join: Annotated[tuple[Join, ...], Field(min_length=1, max_length=JOIN_KEYS_MAX)] = ("trace_id",)
+    """Any of them that is equal on both sides joins an attempt and an event."""
     outcome: Outcome | None = None
     slow_above: Duration | None = None
     value: Value | None = None
     user: User | None = None
-    labels: dict[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")], Text] = {}
+    labels: dict[Label, Text] = {}
     """Label of `outcome_attempts_total` → attribute it shows."""
     slos: tuple[Slo, ...] = ()
 
@@ -284,6 +435,41 @@ class Config(Model):
         return tuple((journey, slo) for journey in self.journeys for slo in journey.slos)
 
 
+def load(path: Path) -> Config:
+    """The configuration in a file. Whether it can work is for `check` to say.
+
+    Raises:
+        ConfigError: It cannot be read, or is not well formed: every problem, in file order.
+    """
+    return validate(document.read(path), file=str(path))
+
+
+def validate(found: document.Document, *, file: str) -> Config:
+    """The configuration that a document holds; `file` names it in errors.
+
+    Raises:
+        ConfigError: It is not well formed.
+    """
+    try:
+        return Config.model_validate(found.data, context=_FROM_FILE)
+    except ValidationError as error:
+        raise ConfigError(file, wording.problems(error, Config, found)) from error
+
+
+class _JsonSchema(GenerateJsonSchema):
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        found = super().default_schema(schema)
+        serialization: Any = schema["schema"].get("serialization", {})
+        if "default" in found and "function" in serialization:
+            # A default as one writes it, `10s`, not as it is kept.
+            found["default"] = serialization["function"](schema["default"])
+        return found
+
+
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the configuration file."""
-    return Config.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(schema_generator=_JsonSchema),
+        "title": "Configuration of outcome-exporter",
+    }
