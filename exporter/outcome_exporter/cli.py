@@ -1,0 +1,123 @@
+"""The commands. Each is thin: it reads its arguments, calls one function and prints.
+
+What a command needs is imported when it runs: numba and grpc take seconds that `--help` should
+not cost. Errors of the tree in `errors` end as lines on stderr and an exit code: 2 for a
+configuration that cannot work, 3 for storage, 1 for anything else. Bugs keep their traceback.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outcome_exporter import __version__
+from outcome_exporter.errors import ConfigError, OutcomeExporterError, Problem, StorageError
+
+app = typer.Typer(
+    name="outcome-exporter",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[
+    Path,
+    typer.Option("--config", "-c", metavar="FILE", help="The configuration, a YAML file."),
+]
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it
+    if wanted:
+        typer.echo(f"outcome-exporter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Did users get what they came for? As Prometheus series.
+
+    Joins OpenTelemetry traces with business events into outcomes, and counts them exactly: how
+    many attempts succeeded, what failures cost, how much error budget is left, what is to blame.
+
+    Begin with `outcome-exporter demo`.
+    """
+
+
+@app.command()
+def serve(config: ConfigFile) -> None:
+    """Receive traces and events, serve the series.
+
+    Runs until it is stopped. Which ports it opens stands in the configuration: by default OTLP
+    over gRPC on 4317, OTLP over HTTP and business events on 4318, /metrics and the page on 9464.
+    """
+    importlib.import_module("outcome_exporter.server").serve(config)
+
+
+@app.command()
+def demo(
+    *,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="In simulated time: all of it in under 20 seconds.")
+    ] = False,
+) -> None:
+    """Watch a small shop fail, and what the series say.
+
+    Needs no configuration and nothing but this program; writes to a folder of its own.
+    """
+    importlib.import_module("outcome_exporter.demo").run(fast=fast)
+
+
+@app.command()
+def check(config: ConfigFile) -> None:
+    """Say whether a configuration works, and what to do.
+
+    Every problem is a line: file and line, path, problem; remedy. Exit code 2 if it cannot work.
+    """
+    from outcome_exporter import check as checks  # noqa: PLC0415  # see above
+
+    checked = checks.load(config)
+    for warning in checked.warnings:
+        _print_problem(str(config), warning)
+    for line in checks.summary(checked.config, file=str(config)):
+        typer.echo(line)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration.
+
+    Editors complete and check with it what one writes.
+    """
+    from outcome_exporter import config  # noqa: PLC0415  # see above
+
+    typer.echo(json.dumps(config.json_schema(), indent=2, ensure_ascii=False))
+
+
+def _print_problem(file: str, problem: Problem) -> None:
+    colour = typer.colors.RED if problem.severity == "error" else typer.colors.YELLOW
+    typer.secho(problem.in_file(file), err=True, fg=colour)
+
+
+def main() -> None:
+    """Runs the command line; the only place that turns errors into exit codes."""
+    try:
+        app()
+    except ConfigError as error:
+        for problem in error.problems:
+            _print_problem(error.file, problem)
+        sys.exit(2)
+    except OutcomeExporterError as error:
+        typer.secho(f"outcome-exporter: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(3 if isinstance(error, StorageError) else 1)
