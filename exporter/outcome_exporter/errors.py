@@ -6,6 +6,7 @@
     │   ├── DecodeError      HTTP 400, gRPC INVALID_ARGUMENT: not what it says it is
     │   ├── TooLarge         HTTP 413, gRPC RESOURCE_EXHAUSTED: above a configured size
     │   └── Overloaded       HTTP 503 + Retry-After, gRPC UNAVAILABLE + RetryInfo: send it again
+    ├── ListenError          exit 3: an address cannot be listened on
     └── StorageError         the exporter stops and says how to go on: exit 3
         ├── LogCorrupt       the log is damaged at an offset
         └── StateCorrupt     the checkpoint is damaged, or of a newer version
@@ -89,6 +90,16 @@ class Overloaded(InputError):
     def __init__(self, why: str, *, retry_after_seconds: int = 5) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(f"{why}; try again in {retry_after_seconds} s")
+
+
+class ListenError(OutcomeExporterError):
+    """A receiver cannot listen where it is configured to."""
+
+    def __init__(self, address: str, problem: str) -> None:
+        self.address = address
+        super().__init__(
+            f"cannot listen on {address}: {problem}; free the address or configure another one"
+        )
 
 
 class StorageError(OutcomeExporterError):

@@ -1,0 +1,352 @@
+"""Business events out of payloads: CloudEvents in JSON, and OTLP log records that are events.
+
+Both become `BusinessEvent`, with one identity, (source, id), by which duplicates are told:
+
+| | CloudEvents | OTLP log record |
+| --- | --- | --- |
+| source | `source` | resource attribute `service.name` |
+| id | `id` | attribute `log.record.uid`, else a 128-bit hash of resource and record |
+| type | `type` | `event_name`, else the older attribute `event.name` |
+| time | `time` | `time_unix_nano`, else `observed_time_unix_nano` |
+| trace | extension `traceparent` | `trace_id` |
+| `fields` | the whole event | `data`: attributes and body entries; `resource` |
+
+The SDK of CloudEvents is not used for reading: it invents what is missing (id, time), so that a
+broken sender goes unnoticed and its repeats count twice, and it cuts times to microseconds. It
+serves the tests as an independent sender.
+
+A CloudEvent that is wrong refuses its whole request, and is named by its index: the sender can mend
+and send everything again, since what is sent twice counts once. A log record that is no event is
+ordinary, and only left out.
+
+Linear in the payload. Bounded: events a request, levels, lengths of keys.
+"""
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
+from typing import Any
+
+from google.protobuf.message import DecodeError as ProtobufError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+
+from outcome_exporter import strict_json
+from outcome_exporter.errors import DecodeError
+from outcome_exporter.model import BusinessEvent, EventBatch
+from outcome_exporter.strict_json import Json
+from outcome_exporter.units import MINUTE, SECOND
+
+EVENTS_MAX = 100_000
+"""Events in one request."""
+LEVELS_MAX = 32
+"""Levels of objects and lists in one event."""
+KEY_LENGTH_MAX = 256
+"""Characters in a key, an id, a source or a type; more is a mistake, and memory."""
+
+TIME_MIN = -(2**63)
+TIME_MAX = 2**63 - 1
+"""Times beyond int64 (1677 to 2262) are taken as its ends: valid, and skewed beyond doubt."""
+
+
+# CloudEvents ----------------------------------------------------------------------------------
+
+SPEC_VERSION = "1.0"
+
+_TIME = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))",
+    re.ASCII,
+)
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.IGNORECASE | re.ASCII
+)
+_JSON_TYPE = re.compile(r"[^/;]+/(?:[^/;]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
+_TEXT_TYPE = re.compile(
+    r"text/.*|[^/;]+/(?:[^/;]+\+)?xml\s*(?:;.*)?|application/x-www-form-urlencoded.*",
+    re.IGNORECASE,
+)
+
+
+def decode_cloudevents(payload: bytes) -> EventBatch:
+    """The events of a JSON array of CloudEvents 1.0 in structured mode.
+
+    Raises:
+        DecodeError: It is no such array; names the event by its index.
+    """
+    array = strict_json.loads(payload)
+    if not isinstance(array, list):
+        raise DecodeError("no JSON array of CloudEvents; send one event as an array of one")
+    if len(array) > EVENTS_MAX:
+        raise DecodeError(f"{len(array)} events; send at most {EVENTS_MAX} in one request")
+    return EventBatch([_cloudevent(f"events[{i}]", event) for i, event in enumerate(array)], 0)
+
+
+def cloudevents_of_structured(body: bytes) -> bytes:
+    """The payload of one CloudEvent in structured mode, validated by `decode_cloudevents`."""
+    return strict_json.dumps([strict_json.loads(body)])
+
+
+def cloudevents_of_binary(
+    attributes: Mapping[str, str], content_type: str | None, body: bytes
+) -> bytes:
+    """The payload of one CloudEvent in binary mode, validated by `decode_cloudevents`.
+
+    Data is JSON if its type says so, or if it has no type and reads as JSON; text stays text;
+    anything else is carried in base64, as the JSON format prescribes.
+
+    Args:
+        attributes: Values of the `ce-` headers by name, decoded.
+        content_type: Type of the data.
+        body: The data; empty for none.
+
+    Raises:
+        DecodeError: Data that calls itself JSON is not.
+    """
+    event: dict[str, Any] = dict(attributes)
+    if content_type is not None:
+        event["datacontenttype"] = content_type
+    if body:
+        event.update(_data(content_type, body))
+    return strict_json.dumps([event])
+
+
+def _data(content_type: str | None, body: bytes) -> dict[str, Any]:
+    if content_type is not None and _JSON_TYPE.fullmatch(content_type):
+        return {"data": strict_json.loads(body)}
+    try:
+        if content_type is None:
+            return {"data": strict_json.loads(body)}
+        if _TEXT_TYPE.fullmatch(content_type):
+            return {"data": body.decode()}
+    except (DecodeError, UnicodeDecodeError):
+        pass
+    return {"data_base64": base64.b64encode(body).decode()}
+
+
+def _cloudevent(where: str, event: Json) -> BusinessEvent:
+    if not isinstance(event, dict):
+        raise DecodeError(f"{where}: no JSON object; a CloudEvent is one")
+    _check_bounds(where, event, LEVELS_MAX)
+    version = event.get("specversion")
+    if version != SPEC_VERSION:
+        raise DecodeError(f"{where}.specversion: {version!r:.50}; send {SPEC_VERSION!r}")
+    return BusinessEvent(
+        source=_required(where, event, "source"),
+        id=_required(where, event, "id"),
+        type=_required(where, event, "type"),
+        time_unix_nano=_time(where, event.get("time")),
+        trace_id=_traceparent(event.get("traceparent")),
+        fields=_with_data(where, event),
+    )
+
+
+def _required(where: str, event: Mapping[str, Json], name: str) -> str:
+    value = event.get(name)
+    if not isinstance(value, str) or not value:
+        raise DecodeError(f"{where}.{name}: missing; every CloudEvent has it, as a text")
+    if len(value) > KEY_LENGTH_MAX:
+        raise DecodeError(f"{where}.{name}: more than {KEY_LENGTH_MAX} characters; shorten it")
+    return value
+
+
+def _check_bounds(where: str, value: Json, levels: int) -> None:
+    if not isinstance(value, (dict, list)):
+        return
+    if levels == 0:
+        raise DecodeError(f"{where}: more than {LEVELS_MAX} levels; flatten it")
+    if isinstance(value, dict):
+        for key in value:
+            if len(key) > KEY_LENGTH_MAX:
+                raise DecodeError(f"{where}: a key of more than {KEY_LENGTH_MAX} characters")
+    for inner in value.values() if isinstance(value, dict) else value:
+        _check_bounds(where, inner, levels - 1)
+
+
+def _time(where: str, value: Json) -> int | None:
+    if value is None:
+        return None
+    try:
+        return parse_time(str(value))
+    except ValueError:
+        raise DecodeError(
+            f"{where}.time: {value!r:.50} is no time; write it like 2024-05-01T12:00:00.25Z"
+        ) from None
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds since 1970 of an RFC 3339 time, exactly; digits below the nanosecond are cut.
+
+    A leap second is the second after it, as in Unix time. Clamped to int64.
+
+    Raises:
+        ValueError: It is no such time.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    year, month, day, hour, minute, second = map(int, match.group(1, 2, 3, 4, 5, 6))
+    fraction, sign, offset_hours, offset_minutes = match.group(7, 8, 9, 10)
+    days = date(year, month, day).toordinal() - date(1970, 1, 1).toordinal()
+    east = int(offset_hours or 0) * 60 + int(offset_minutes or 0)
+    if hour > 23 or minute > 59 or second > 60 or int(offset_hours or 0) > 23:  # noqa: PLR2004 -- a clock's own bounds
+        raise ValueError(text)
+    if int(offset_minutes or 0) > 59:  # noqa: PLR2004 -- as above
+        raise ValueError(text)
+    minutes = (days * 24 + hour) * 60 + minute - (-east if sign == "-" else east)
+    nanoseconds = int((fraction or "")[:9].ljust(9, "0"))
+    return _clamp(minutes * MINUTE + second * SECOND + nanoseconds)
+
+
+def _clamp(time_unix_nano: int) -> int:
+    return min(max(time_unix_nano, TIME_MIN), TIME_MAX)
+
+
+def _traceparent(value: Json) -> bytes | None:
+    # As W3C Trace Context has it, one that cannot be read counts as absent. The traceparent of the
+    # HTTP request itself is never taken instead: where a worker delivers what others left in an
+    # outbox, it would pin the event on a stranger's attempt and so hide a silent failure.
+    match = _TRACEPARENT.fullmatch(value) if isinstance(value, str) else None
+    return _trace_id(bytes.fromhex(match.group(1))) if match else None
+
+
+def _trace_id(value: bytes) -> bytes | None:
+    return value if len(value) == 16 and any(value) else None  # noqa: PLR2004 -- W3C: 16 bytes
+
+
+def _with_data(where: str, event: dict[str, Json]) -> Mapping[str, Any]:
+    """The event with `data`, also where a sender had it as bytes."""
+    encoded = event.get("data_base64")
+    if encoded is None:
+        return event
+    if event.get("data") is not None:
+        raise DecodeError(f"{where}: both data and data_base64; send one of them")
+    content_type = event.get("datacontenttype")
+    try:
+        body = base64.b64decode(str(encoded), validate=True)
+    except ValueError:
+        raise DecodeError(f"{where}.data_base64: no base64") from None
+    if content_type is not None and not _JSON_TYPE.fullmatch(str(content_type)):
+        return event
+    try:
+        data = strict_json.loads(body)
+    except DecodeError:
+        return event
+    _check_bounds(f"{where}.data_base64", data, LEVELS_MAX - 1)
+    return {**event, "data": data}
+
+
+# OTLP log records -----------------------------------------------------------------------------
+
+UNKNOWN_SERVICE = "unknown_service"
+"""As the resource conventions of OpenTelemetry call a service that does not say its name."""
+
+
+def decode_logs(payload: bytes) -> EventBatch:
+    """The events of an ExportLogsServiceRequest: log records that have an event name.
+
+    Every other record is counted as rejected, and the sender is told so. A sender that mixes events
+    with ordinary logs therefore gets a partial success for every request: nothing is wrong, nothing
+    is sent again, yet its own telemetry counts dropped logs and it may log a warning each time. Let
+    it filter instead, e.g. with the Collector's filter processor on ``event_name == ""``.
+
+    Identical records, from the same resource and without `log.record.uid`, are one event.
+
+    Raises:
+        DecodeError: It is no such request, or has too many events.
+    """
+    try:
+        request = ExportLogsServiceRequest.FromString(payload)
+    except ProtobufError:
+        raise DecodeError("no ExportLogsServiceRequest: the protobuf is malformed") from None
+    events: list[BusinessEvent] = []
+    rejected = 0
+    for event in _records(request):
+        if event is None:
+            rejected += 1
+            continue
+        events.append(event)
+        if len(events) > EVENTS_MAX:
+            raise DecodeError(f"more than {EVENTS_MAX} events in one request; send fewer")
+    return EventBatch(events, rejected)
+
+
+def _records(request: ExportLogsServiceRequest) -> Iterator[BusinessEvent | None]:
+    for resource_logs in request.resource_logs:
+        resource = _attributes(resource_logs.resource.attributes)
+        seed = resource_logs.resource.SerializeToString(deterministic=True)
+        for scope_logs in resource_logs.scope_logs:
+            for record in scope_logs.log_records:
+                yield _log_event(record, resource, seed)
+
+
+def _log_event(record: LogRecord, resource: Mapping[str, Any], seed: bytes) -> BusinessEvent | None:
+    attributes = _attributes(record.attributes)
+    name = record.event_name or attributes.get("event.name")
+    if not isinstance(name, str) or not name:
+        return None
+    uid = attributes.get("log.record.uid")
+    time = record.time_unix_nano or record.observed_time_unix_nano
+    body = _value(record.body)
+    return BusinessEvent(
+        source=str(resource.get("service.name") or UNKNOWN_SERVICE),
+        id=uid if isinstance(uid, str) and uid else _hash(seed, record),
+        type=name,
+        time_unix_nano=_clamp(time) if time else None,
+        trace_id=_trace_id(record.trace_id),
+        fields={
+            "data": {**body, **attributes} if isinstance(body, dict) else attributes,
+            "resource": resource,
+        },
+    )
+
+
+def _hash(seed: bytes, record: LogRecord) -> str:
+    # The resource is part of it: two browsers that view a page in the same millisecond send equal
+    # records.
+    digest = hashlib.blake2b(len(seed).to_bytes(8), digest_size=16)
+    digest.update(seed)
+    digest.update(record.SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    return {pair.key: _value(pair.value) for pair in pairs}
+
+
+def _value(value: AnyValue) -> object:
+    # The parser bounds the levels: protobuf nests at most 100 messages, three of them a level here.
+    kind = value.WhichOneof("value")
+    if kind == "kvlist_value":
+        return _attributes(value.kvlist_value.values)
+    if kind == "array_value":
+        return [_value(inner) for inner in value.array_value.values]
+    if kind is None or (kind == "double_value" and not math.isfinite(value.double_value)):
+        return None
+    plain: object = getattr(value, kind)
+    return plain
+
+
+# Paths ----------------------------------------------------------------------------------------
+
+
+def lookup(fields: Mapping[str, Any], path: str) -> object:
+    """What `path` leads to, such as ``data.order_id``; None where it leads nowhere.
+
+    A key may hold dots itself, as attributes of OpenTelemetry do: of several ways the longest key
+    wins at each step. Lists are not entered.
+    """
+    if path in fields:
+        return fields[path]
+    dot = path.rfind(".")
+    while dot > 0:
+        inner = fields.get(path[:dot])
+        if isinstance(inner, Mapping):
+            found = lookup(inner, path[dot + 1 :])
+            if found is not None:
+                return found
+        dot = path.rfind(".", 0, dot)
+    return None

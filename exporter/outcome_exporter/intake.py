@@ -1,0 +1,80 @@
+"""What every receiver delivers to: checks a payload, makes it durable, and only then says yes.
+
+    admit ─▶ decompress ─▶ decode ─▶ append
+
+`admit` comes first: where there is no room, no work is done. A payload is appended as it came,
+compressed, with what was decoded from it, so that nothing is decoded twice. A request that holds
+nothing to count, because it is empty or everything in it was left out, is accepted without being
+logged: a Collector that sends ordinary logs here fills no disk.
+
+Thread-safe: there is no state of its own. A call holds at most two copies of a request, one as it
+came and one decompressed, each at most `max_request_bytes`; callers bound their threads.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from outcome_exporter.model import Accepted, Encoding, EventBatch, Kind, SpanBatch
+from outcome_exporter.receive.compression import decompress
+
+Batch = SpanBatch | EventBatch
+
+WHY = {
+    Kind.TRACES: "spans without a valid trace id and span id were left out",
+    Kind.LOGS: "log records without an event name were left out; only events are counted here",
+    Kind.CLOUDEVENTS: "events were left out",
+}
+"""What a sender is told of items that were left out."""
+
+
+class Append(Protocol):
+    """The log's side: returns once the payload is durable."""
+
+    def __call__(
+        self, kind: Kind, encoding: Encoding, payload: bytes, decoded: Batch, /
+    ) -> object: ...
+
+
+class DurableIntake:
+    """Implements `model.Intake`."""
+
+    def __init__(
+        self,
+        append: Append,
+        decode: Mapping[Kind, Callable[[bytes], Batch]],
+        *,
+        max_request_bytes: int,
+        admit: Callable[[], None],
+    ) -> None:
+        """Takes what it needs from outside.
+
+        Args:
+            append: Makes a payload durable; may raise Overloaded or StorageError.
+            decode: Turns a decompressed payload of a kind into columns or events; may raise
+                DecodeError.
+            max_request_bytes: Largest payload, as it came and decompressed.
+            admit: Raises Overloaded while there is no room for more.
+        """
+        self._append = append
+        self._decode = decode
+        self._max_request_bytes = max_request_bytes
+        self._admit = admit
+
+    def submit(self, kind: Kind, encoding: Encoding, payload: bytes) -> Accepted:
+        """Returns once the payload is durable.
+
+        Raises:
+            DecodeError: It is not what it says it is.
+            TooLarge: It is above the limit, also after decompression.
+            Overloaded: There is no room now; the sender is to try again.
+            StorageError: The log does not work.
+        """
+        self._admit()
+        batch = self._decode[kind](decompress(encoding, payload, self._max_request_bytes))
+        if _items(batch):
+            self._append(kind, encoding, payload, batch)
+        return Accepted(batch.rejected, WHY[kind]) if batch.rejected else Accepted()
+
+
+def _items(batch: Batch) -> int:
+    return len(batch.spans) if isinstance(batch, SpanBatch) else len(batch.events)
