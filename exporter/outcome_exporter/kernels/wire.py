@@ -1,0 +1,965 @@
+"""Decodes trace requests from protobuf's wire format straight into columns.
+
+The one wire parser of the project, because throughput is what the product exists for: a span costs
+no Python object. In: the bytes of an `ExportTraceServiceRequest` and the names of the wanted
+attributes. Out: a `SpanBatch`, whose texts are places in those bytes. Stateless: many threads may
+decode at once, and the GIL is free meanwhile. Linear in the bytes.
+
+What is accepted is exactly what the official protobuf library accepts (its C core, upb), which is
+the oracle of the tests:
+- The whole request is checked, also what is not read: every bound, and the UTF-8 of every text.
+- Unknown fields are skipped, groups included. A known field of another wire type is an unknown one.
+- Messages and groups may be nested 100 deep below the request. Tags and lengths have up to 5
+  bytes, other varints up to 10, whose surplus bits are dropped. Field number 0 is an error, but
+  not within a group, where the library does not look.
+- A scalar that comes twice counts as it comes last; a message that comes twice is merged, which
+  for a value means that the last alternative counts.
+A malformed request is refused as a whole, with the place of the first problem found.
+
+What is decided here, beyond the format:
+- A span whose trace id has not 16 bytes, whose span id has not 8, or either of which is zero, is
+  left out and counted. A parent id that has not 8 bytes counts as none: the span is whole without.
+- Times are clamped to int64: a time after the year 2262 is one that cannot be anyway.
+- A kind or status code that the schema does not know counts as unspecified or unset.
+- A key that comes twice has two rows, in their order. A value that is an array, a map, an index
+  into a profile's dictionary, or not there has none.
+- A request of 4 GiB or more is refused, because places are 32 bits.
+
+How: one pass counts resources and spans, which touches a few bytes of each; a second one fills.
+Span → KeyValue → AnyValue is written out by hand; whatever is rare goes through `_skip_field`,
+which walks any message by `SCHEMA` without recursion. Bytes are read in words of 8 where that
+stays within the payload. All compiled code stands in this one file, because numba's cache does
+not notice a change of a callee in another.
+
+Known limit: little-endian machines only.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from outcome_exporter.errors import DecodeError
+from outcome_exporter.kernels import otlp_schema
+from outcome_exporter.kernels.otlp_schema import SCHEMA, Message
+from outcome_exporter.model import ATTRIBUTE, RESOURCE, SPAN, AttributeType, Bytes, SpanBatch, Table
+
+# Problems --------------------------------------------------------------------------------------
+# A place is an int64: from 0 a position in the payload, below 0 a problem and where it is.
+
+_PROBLEMS: Final = (
+    "a field reaches beyond the end of its message",
+    "a varint has more than 10 bytes",
+    "a tag is above 32 bits",
+    "a length is above 31 bits",
+    "a field has the number 0",
+    "a field has a wire type that does not exist",
+    "a group ends that did not begin",
+    "a group has no end",
+    "a text is not UTF-8",
+    "messages are nested more than 100 deep",
+)
+_TRUNCATED: Final = 0
+_LONG_VARINT: Final = 1
+_LONG_TAG: Final = 2
+_LONG_LENGTH: Final = 3
+_FIELD_ZERO: Final = 4
+_WIRE_TYPE: Final = 5
+_GROUP_END: Final = 6
+_GROUP_OPEN: Final = 7
+_NOT_UTF8: Final = 8
+_TOO_DEEP: Final = 9
+_FULL: Final = 15
+"""No problem of the payload: there are more attributes than there is room for."""
+
+# The format --------------------------------------------------------------------------------------
+
+_DEPTH_MAX: Final = 100
+_LENGTH_MAX: Final = 2**31 - 2
+_PAYLOAD_MAX: Final = 2**32 - 1
+_TIME_MAX: Final = 2**63 - 1
+
+_VARINT: Final = 0
+_FIXED64: Final = 1
+_DELIMITED: Final = 2
+_GROUP: Final = 3
+_END_GROUP: Final = 4
+_FIXED32: Final = 5
+
+# Tags are field numbers and wire types: number << 3 | type.
+_REQUEST_RESOURCE_SPANS: Final = 1 << 3 | _DELIMITED
+_RESOURCE_SPANS_RESOURCE: Final = 1 << 3 | _DELIMITED
+_RESOURCE_SPANS_SCOPE_SPANS: Final = 2 << 3 | _DELIMITED
+_RESOURCE_ATTRIBUTE: Final = 1 << 3 | _DELIMITED
+_SCOPE_SPANS_SPAN: Final = 2 << 3 | _DELIMITED
+_SPAN_TRACE_ID: Final = 1 << 3 | _DELIMITED
+_SPAN_ID: Final = 2 << 3 | _DELIMITED
+_SPAN_TRACE_STATE: Final = 3 << 3 | _DELIMITED
+_SPAN_PARENT_ID: Final = 4 << 3 | _DELIMITED
+_SPAN_NAME: Final = 5 << 3 | _DELIMITED
+_SPAN_KIND: Final = 6 << 3 | _VARINT
+_SPAN_START: Final = 7 << 3 | _FIXED64
+_SPAN_END: Final = 8 << 3 | _FIXED64
+_SPAN_ATTRIBUTE: Final = 9 << 3 | _DELIMITED
+_SPAN_STATUS: Final = 15 << 3 | _DELIMITED
+_SPAN_FLAGS: Final = 16 << 3 | _FIXED32
+_STATUS_CODE: Final = 3 << 3 | _VARINT
+_KEY: Final = 1 << 3 | _DELIMITED
+_VALUE: Final = 2 << 3 | _DELIMITED
+_STRING: Final = 1 << 3 | _DELIMITED
+_BOOL: Final = 2 << 3 | _VARINT
+_INT: Final = 3 << 3 | _VARINT
+_DOUBLE: Final = 4 << 3 | _FIXED64
+_ARRAY: Final = 5 << 3 | _DELIMITED
+_MAP: Final = 6 << 3 | _DELIMITED
+_BYTES: Final = 7 << 3 | _DELIMITED
+_STRING_INDEX: Final = 8 << 3 | _VARINT
+
+# Messages as plain numbers, so that the compiled functions take one type.
+_IN_REQUEST: Final = int(Message.REQUEST)
+_IN_RESOURCE_SPANS: Final = int(Message.RESOURCE_SPANS)
+_IN_RESOURCE: Final = int(Message.RESOURCE)
+_IN_SCOPE_SPANS: Final = int(Message.SCOPE_SPANS)
+_IN_SPAN: Final = int(Message.SPAN)
+_IN_STATUS: Final = int(Message.STATUS)
+_IN_KEY_VALUE: Final = int(Message.KEY_VALUE)
+_IN_ANY_VALUE: Final = int(Message.ANY_VALUE)
+_IN_UNKNOWN: Final = -1
+"""Within a message whose texts and submessages are not to be looked at."""
+_IN_GROUP: Final = -2
+_TEXT: Final = otlp_schema.TEXT
+
+_NO_TYPE: Final = 0
+_TYPE_STRING: Final = int(AttributeType.STRING)
+_TYPE_BOOL: Final = int(AttributeType.BOOL)
+_TYPE_INT: Final = int(AttributeType.INT)
+_TYPE_DOUBLE: Final = int(AttributeType.DOUBLE)
+_TYPE_BYTES: Final = int(AttributeType.BYTES)
+
+# Wanted keys -------------------------------------------------------------------------------------
+
+_SLOT: Final = np.dtype(
+    [
+        ("head", np.uint64),  # the key's first 8 bytes, and its last; all of it where it is shorter
+        ("tail", np.uint64),
+        ("len", np.uint32),
+        ("at", np.uint32),  # in `WantedKeys.text`
+        ("key", np.int32),  # index into the names; -1: free
+    ],
+    align=True,
+)
+_SPAN_BYTES_MIN: Final = 28
+"""Of a span with both ids: 16 and 8, each behind a tag and a length."""
+_NAMES_MAX: Final = 2**16
+_SHORTEST_ROW: Final = 6
+"""Bytes of an attribute beside its key, in the shortest encoding: the tags and lengths of itself
+and its value, and a tag and a byte within the value. An empty key may be left out."""
+
+
+class WantedKeys(NamedTuple):
+    """A hash table of attribute names with open addressing: arrays only."""
+
+    slots: Table
+    """At least four times as many as names, a power of two."""
+    text: Bytes
+    """The names in UTF-8, one after the other."""
+    key_bytes_min: int
+    """Length of the shortest name."""
+
+
+def wanted_keys(names: Sequence[str]) -> WantedKeys:
+    """The table by which `decode_spans` tells which attributes to read.
+
+    Args:
+        names: Distinct attribute names, at most 65,536. `ATTRIBUTE.key` is the index into them.
+    """
+    assert len(set(names)) == len(names) <= _NAMES_MAX, "names are distinct, at most 65,536"
+    encoded = [name.encode() for name in names]
+    slots = np.zeros(max(4, 1 << (4 * len(names) - 1).bit_length()), _SLOT)
+    slots["key"] = -1
+    at = 0
+    for key, name in enumerate(encoded):
+        head = int.from_bytes(name[:8], "little")
+        tail = int.from_bytes(name[-8:], "little")
+        slot = _first_slot_of(head, tail, len(name)) % len(slots)
+        while slots["key"][slot] >= 0:
+            slot = (slot + 1) % len(slots)
+        slots[slot] = (head, tail, len(name), at, key)
+        at += len(name)
+    return WantedKeys(
+        slots=slots,
+        text=np.frombuffer(b"".join(encoded), np.uint8),
+        key_bytes_min=min(map(len, encoded), default=0),
+    )
+
+
+def _first_slot_of(head: int, tail: int, length: int) -> int:
+    """`_hash` for one name, in Python's own integers."""
+    with np.errstate(over="ignore"):
+        return int(_hash.py_func(np.uint64(head), np.uint64(tail), np.uint64(length)))
+
+
+# Decoding ----------------------------------------------------------------------------------------
+
+
+def decode_spans(payload: bytes | Bytes, wanted: WantedKeys) -> SpanBatch:
+    """Decodes an `ExportTraceServiceRequest`.
+
+    Args:
+        payload: The request in protobuf's wire format, decompressed, below 4 GiB. Shape (bytes,).
+        wanted: Attributes to read, of spans and of resources.
+
+    Returns:
+        The spans in the order of the request. The payload of the batch is the one given.
+
+    Raises:
+        DecodeError: The bytes are not such a request; says what is wrong and where.
+    """
+    data = np.frombuffer(payload, np.uint8)
+    data.flags.writeable = False
+    if data.size > _PAYLOAD_MAX:
+        raise DecodeError(f"trace request has {data.size} bytes; send less than 4 GiB at once")
+    span_count, resource_count = _count(data, SCHEMA)
+    spans = np.empty(span_count, SPAN)
+    resources = np.empty(resource_count, RESOURCE)
+    # Every key once is the rule; only keys that come again and again can need the second try.
+    rows_max = data.size // (_SHORTEST_ROW + wanted.key_bytes_min)
+    rows = min(rows_max, (span_count + resource_count) * len(wanted.slots) // 4)
+    place = _failure(_FULL, 0)
+    for room in (rows, rows_max):
+        attributes = np.empty(room, ATTRIBUTE)
+        place, kept, attribute_count, rejected = _fill(
+            data, wanted.slots, wanted.text, SCHEMA, spans, resources, attributes
+        )
+        if place != _failure(_FULL, 0):
+            break
+    if place < 0:
+        raise _error_at(place)
+    # Unused room goes back; nothing else refers to the arrays yet.
+    spans.resize(kept, refcheck=False)
+    attributes.resize(attribute_count, refcheck=False)
+    return SpanBatch(data, spans, resources, attributes, rejected)
+
+
+def _error_at(place: int) -> DecodeError:
+    offset, problem = divmod(-place - 1, 16)
+    return DecodeError(f"no OTLP trace request: {_PROBLEMS[problem]}", offset=offset)
+
+
+# Reading bytes -----------------------------------------------------------------------------------
+# No function reads at or beyond `end`, which is never beyond the payload, nor before the payload.
+
+_kernel = njit(nogil=True, cache=True)
+_part = njit(nogil=True)
+_inline = njit(nogil=True, forceinline=True)
+
+_HIGH_BITS: Final = np.uint64(0x8080808080808080)
+_ONES: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@intrinsic
+def _load_word(_context: Any, payload: Any, at: Any) -> Any:
+    """8 bytes from `at` on as a little-endian number, wherever they lie."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        address = builder.gep(array.data, [arguments[1]])
+        return builder.load(builder.bitcast(address, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(payload, at), generate
+
+
+@_inline
+def _byte(payload: Bytes, at: int) -> int:
+    # An unsigned index spares the check for one that counts from the end.
+    return np.int64(payload[np.uintp(at)])
+
+
+@_inline
+def _short_word(payload: Bytes, at: int, end: int) -> int:
+    """Fewer than 8 bytes, as `_load_word` would read them if zeros followed."""
+    length = end - at
+    if length == 0:
+        return np.uint64(0)
+    if end >= 8:
+        return _load_word(payload, end - 8) >> np.uint64(64 - 8 * length)
+    word = np.uint64(0)
+    for i in range(length):
+        word |= np.uint64(payload[np.uintp(at + i)]) << np.uint64(8 * i)
+    return word
+
+
+@_inline
+def _failure(problem: int, at: int) -> int:
+    return -(at * 16 + problem) - 1
+
+
+@_part
+def _long_varint(payload: Bytes, at: int, end: int, bytes_max: int, problem: int) -> Any:
+    value = np.int64(0)
+    for i in range(bytes_max):
+        if at + i >= end:
+            return value, _failure(_TRUNCATED, at)
+        byte = _byte(payload, at + i)
+        value |= (byte & 0x7F) << (7 * i)
+        if byte < 0x80:
+            return value, at + i + 1
+    return value, _failure(problem, at)
+
+
+@_inline
+def _varint(payload: Bytes, at: int, end: int) -> Any:
+    """The value, all 64 bits of it, and the place behind it."""
+    if at < end:
+        byte = _byte(payload, at)
+        if byte < 0x80:
+            return byte, at + 1
+    return _long_varint(payload, at, end, 10, _LONG_VARINT)
+
+
+@_inline
+def _tag(payload: Bytes, at: int, end: int) -> Any:
+    """The tag, and the place behind it. Its number may be 0."""
+    if at < end:
+        byte = _byte(payload, at)
+        if byte < 0x80:
+            return byte, at + 1
+    tag, behind = _long_varint(payload, at, end, 5, _LONG_TAG)
+    if behind >= 0 and tag > 0xFFFFFFFF:
+        behind = _failure(_LONG_TAG, at)
+    return tag, behind
+
+
+@_inline
+def _content(payload: Bytes, at: int, end: int) -> Any:
+    """Where a length-delimited field's content begins, and where it ends: the place behind it."""
+    if at < end:
+        length = _byte(payload, at)
+        if length < 0x80:
+            if at + 1 + length <= end:
+                return at + 1, at + 1 + length
+            return at, _failure(_TRUNCATED, at)
+    return _long_content(payload, at, end)
+
+
+@_part
+def _long_content(payload: Bytes, at: int, end: int) -> Any:
+    length, start = _long_varint(payload, at, end, 5, _LONG_LENGTH)
+    if start < 0:
+        return at, start
+    if length > _LENGTH_MAX:
+        return at, _failure(_LONG_LENGTH, at)
+    if start + length > end:
+        return at, _failure(_TRUNCATED, at)
+    return start, start + length
+
+
+# UTF-8 -------------------------------------------------------------------------------------------
+
+
+@_inline
+def _check_text(payload: Bytes, at: int, end: int) -> int:
+    """`end` where the bytes from `at` on are UTF-8, else the failure."""
+    if end - at < 8:
+        if _short_word(payload, at, end) & _HIGH_BITS == 0:
+            return end
+        return _check_utf8(payload, at, end)
+    place = at
+    while place < end - 8:
+        if _load_word(payload, place) & _HIGH_BITS != 0:
+            return _check_utf8(payload, place, end)
+        place += 8
+    if _load_word(payload, end - 8) & _HIGH_BITS == 0:
+        return end
+    return _check_utf8(payload, place, end)
+
+
+@_part
+def _check_utf8(payload: Bytes, at: int, end: int) -> int:
+    """As `_check_text`, byte by byte: no surrogates, nothing overlong, at most U+10FFFF."""
+    while at < end:
+        byte = _byte(payload, at)
+        if byte < 0x80:
+            at += 1
+            continue
+        # Only the second byte has narrower bounds than 80..BF, which depend on the first.
+        low, high = 0x80, 0xBF
+        if 0xC2 <= byte <= 0xDF:
+            length = 2
+        elif 0xE0 <= byte <= 0xEF:
+            length = 3
+            if byte == 0xE0:
+                low = 0xA0
+            elif byte == 0xED:
+                high = 0x9F
+        elif 0xF0 <= byte <= 0xF4:
+            length = 4
+            if byte == 0xF0:
+                low = 0x90
+            elif byte == 0xF4:
+                high = 0x8F
+        else:
+            return _failure(_NOT_UTF8, at)
+        if at + length > end or not low <= _byte(payload, at + 1) <= high:
+            return _failure(_NOT_UTF8, at)
+        for i in range(2, length):
+            if _byte(payload, at + i) & 0xC0 != 0x80:
+                return _failure(_NOT_UTF8, at)
+        at += length
+    return end
+
+
+# What is not read ----------------------------------------------------------------------------------
+
+
+@_part
+def _skip_field(
+    payload: Bytes,
+    at: int,
+    end: int,
+    tag: int,
+    message: int,
+    depth: int,
+    schema: npt.NDArray[np.int8],
+    stack: npt.NDArray[np.int64],
+) -> int:
+    """Checks a field, with all messages and groups within, and returns the place behind it.
+
+    Args:
+        payload: The request.
+        at: Behind the field's tag.
+        end: Of the message that the field is in.
+        tag: The field's.
+        message: Kind of that message, a row of `schema`, or `_IN_UNKNOWN`.
+        depth: How deep that message is nested in the request.
+        schema: `otlp_schema.SCHEMA`.
+        stack: Room for the messages and groups within. Shape (_DEPTH_MAX, 3).
+    """
+    height = 0
+    group = 0
+    while True:
+        number = tag >> 3
+        wire_type = tag & 7
+        if number == 0 and message != _IN_GROUP:
+            return _failure(_FIELD_ZERO, at)
+        if wire_type == _VARINT:
+            _, at = _varint(payload, at, end)
+        elif wire_type == _DELIMITED:
+            start, stop = _content(payload, at, end)
+            content = otlp_schema.OPAQUE
+            if message >= 0 and number < schema.shape[1]:
+                content = np.int64(schema[np.uintp(message), np.uintp(number)])
+            if stop >= 0 and content == _TEXT:
+                at = _check_text(payload, start, stop)
+            elif stop >= 0 and content >= 0:
+                if depth + height >= _DEPTH_MAX:
+                    return _failure(_TOO_DEEP, at)
+                stack[height, 0], stack[height, 1], stack[height, 2] = end, message, group
+                height += 1
+                at, end, message = start, stop, content
+            else:
+                at = stop
+        elif wire_type == _FIXED64 or wire_type == _FIXED32:
+            size = 8 if wire_type == _FIXED64 else 4
+            at = at + size if at + size <= end else _failure(_TRUNCATED, at)
+        elif wire_type == _GROUP:
+            if depth + height >= _DEPTH_MAX:
+                return _failure(_TOO_DEEP, at)
+            stack[height, 0], stack[height, 1], stack[height, 2] = end, message, group
+            height += 1
+            message, group = _IN_GROUP, number
+        elif wire_type == _END_GROUP:
+            if message != _IN_GROUP or number != group:
+                return _failure(_GROUP_END, at)
+            height -= 1
+            end, message, group = stack[height, 0], stack[height, 1], stack[height, 2]
+        else:
+            return _failure(_WIRE_TYPE, at)
+        if at < 0:
+            return at
+        while height > 0 and at == end and message != _IN_GROUP:
+            height -= 1
+            end, message, group = stack[height, 0], stack[height, 1], stack[height, 2]
+        if height == 0:
+            return at
+        if at == end:
+            return _failure(_GROUP_OPEN, at)
+        tag, at = _tag(payload, at, end)
+        if at < 0:
+            return at
+
+
+# Attributes --------------------------------------------------------------------------------------
+
+
+@_inline
+def _hash(head: int, tail: int, length: int) -> int:
+    mixed = (head ^ (tail * np.uint64(0x9E3779B97F4A7C15)) ^ length) * np.uint64(0xD6E8FEB86659FD93)
+    return mixed >> np.uint64(40)
+
+
+@_inline
+def _find_key(payload: Bytes, at: int, end: int, slots: Table, text: Bytes) -> int:
+    """Index of a key among the wanted names, or -1."""
+    length = end - at
+    if length >= 8:
+        head = _load_word(payload, at)
+        tail = _load_word(payload, end - 8)
+    else:
+        head = _short_word(payload, at, end)
+        tail = head
+    mask = len(slots) - 1
+    place = np.int64(_hash(head, tail, np.uint64(length))) & mask
+    while True:
+        slot = slots[np.uintp(place)]
+        if slot.key < 0:
+            return -1
+        if slot.head == head and slot.tail == tail and slot.len == length:
+            same = True
+            for i in range(8, length - 8):
+                same &= payload[np.uintp(at + i)] == text[np.uintp(slot.at + i)]
+            if same:
+                return slot.key
+        place = (place + 1) & mask
+
+
+@_inline
+def _read_key_value(
+    payload: Bytes,
+    at: int,
+    end: int,
+    depth: int,
+    slots: Table,
+    text: Bytes,
+    schema: npt.NDArray[np.int8],
+    stack: npt.NDArray[np.int64],
+    attributes: Table,
+    row: int,
+) -> Any:
+    """Writes a wanted attribute to `attributes[row]`.
+
+    Returns:
+        The place behind the message, and the next free row.
+    """
+    key_at = key_end = value_at = value_end = at
+    kind = _NO_TYPE
+    number = np.int64(0)
+    while at < end:
+        tag, at = _tag(payload, at, end)
+        if at < 0:
+            return at, row
+        if tag == _KEY:
+            key_at, key_end = _content(payload, at, end)
+            if key_end < 0:
+                return key_end, row
+            at = _check_text(payload, key_at, key_end)
+            if at < 0:
+                return at, row
+        elif tag == _VALUE:
+            at, stop = _content(payload, at, end)
+            if stop < 0:
+                return stop, row
+            while at < stop:
+                tag, at = _tag(payload, at, stop)
+                if at < 0:
+                    return at, row
+                if tag == _STRING:
+                    value_at, value_end = _content(payload, at, stop)
+                    if value_end < 0:
+                        return value_end, row
+                    at = _check_text(payload, value_at, value_end)
+                    if at < 0:
+                        return at, row
+                    kind = _TYPE_STRING
+                elif tag == _INT:
+                    number, at = _varint(payload, at, stop)
+                    if at < 0:
+                        return at, row
+                    kind = _TYPE_INT
+                elif tag == _BOOL:
+                    number, at = _varint(payload, at, stop)
+                    if at < 0:
+                        return at, row
+                    number = np.int64(number != 0)
+                    kind = _TYPE_BOOL
+                elif tag == _DOUBLE:
+                    if at + 8 > stop:
+                        return _failure(_TRUNCATED, at), row
+                    number = np.int64(_load_word(payload, at))
+                    at += 8
+                    kind = _TYPE_DOUBLE
+                elif tag == _BYTES:
+                    value_at, value_end = _content(payload, at, stop)
+                    if value_end < 0:
+                        return value_end, row
+                    at = value_end
+                    kind = _TYPE_BYTES
+                else:
+                    at = _skip_field(
+                        payload, at, stop, tag, _IN_ANY_VALUE, depth + 1, schema, stack
+                    )
+                    if at < 0:
+                        return at, row
+                    if tag == _ARRAY or tag == _MAP or tag == _STRING_INDEX:
+                        kind = _NO_TYPE
+        else:
+            at = _skip_field(payload, at, end, tag, _IN_KEY_VALUE, depth, schema, stack)
+            if at < 0:
+                return at, row
+    if kind == _NO_TYPE:
+        return at, row
+    key = _find_key(payload, key_at, key_end, slots, text)
+    if key < 0:
+        return at, row
+    if row == len(attributes):
+        return _failure(_FULL, 0), row
+    attribute = attributes[np.uintp(row)]
+    attribute.key = key
+    attribute.type = kind
+    if kind == _TYPE_STRING or kind == _TYPE_BYTES:
+        attribute.number = 0
+        attribute.at = value_at
+        attribute.len = value_end - value_at
+    else:
+        attribute.number = number
+        attribute.at = 0
+        attribute.len = 0
+    return at, row + 1
+
+
+# Spans -------------------------------------------------------------------------------------------
+
+
+@_inline
+def _swap_bytes(word: int) -> int:
+    word = (word & np.uint64(0x00FF00FF00FF00FF)) << np.uint64(8) | (
+        word >> np.uint64(8)
+    ) & np.uint64(0x00FF00FF00FF00FF)
+    word = (word & np.uint64(0x0000FFFF0000FFFF)) << np.uint64(16) | (
+        word >> np.uint64(16)
+    ) & np.uint64(0x0000FFFF0000FFFF)
+    return word << np.uint64(32) | word >> np.uint64(32)
+
+
+@_inline
+def _load_id(payload: Bytes, at: int) -> int:
+    """8 bytes in network order."""
+    return _swap_bytes(_load_word(payload, at))
+
+
+@_inline
+def _load_time(payload: Bytes, at: int) -> int:
+    nanoseconds = np.int64(_load_word(payload, at))
+    return nanoseconds if nanoseconds >= 0 else _TIME_MAX
+
+
+@_inline
+def _read_code(payload: Bytes, at: int, end: int, code_max: int) -> Any:
+    """A number of an enumeration, which is 32 bits of a varint; 0 where it is none of those."""
+    value, at = _varint(payload, at, end)
+    code = value & 0xFFFFFFFF
+    return code if code <= code_max else 0, at
+
+
+@_part
+def _read_status(
+    payload: Bytes,
+    at: int,
+    end: int,
+    code: int,
+    schema: npt.NDArray[np.int8],
+    stack: npt.NDArray[np.int64],
+) -> Any:
+    while at < end:
+        tag, at = _tag(payload, at, end)
+        if at >= 0 and tag == _STATUS_CODE:
+            code, at = _read_code(payload, at, end, 2)
+        elif at >= 0:
+            at = _skip_field(payload, at, end, tag, _IN_STATUS, 4, schema, stack)
+        if at < 0:
+            break
+    return code, at
+
+
+@_part
+def _read_span(
+    payload: Bytes,
+    at: int,
+    end: int,
+    slots: Table,
+    text: Bytes,
+    schema: npt.NDArray[np.int8],
+    stack: npt.NDArray[np.int64],
+    spans: Table,
+    kept: int,
+    resource: int,
+    attributes: Table,
+    row: int,
+) -> Any:
+    """Writes a span to `spans[kept]` and its attributes from `attributes[row]` on.
+
+    Returns:
+        The place behind the message, whether the span is valid, and the next free row.
+    """
+    first_row = row
+    trace_id_at = trace_id_end = at
+    span_id_at = span_id_end = at
+    parent_id_at = parent_id_end = at
+    name_at = name_end = at
+    tracestate_at = tracestate_end = at
+    start_time = end_time = np.int64(0)
+    kind = status = np.int64(0)
+    while at < end:
+        tag, at = _tag(payload, at, end)
+        if at < 0:
+            return at, False, row
+        if tag == _SPAN_ATTRIBUTE:
+            at, stop = _content(payload, at, end)
+            if stop < 0:
+                return stop, False, row
+            at, row = _read_key_value(
+                payload, at, stop, 4, slots, text, schema, stack, attributes, row
+            )
+            if at < 0:
+                return at, False, row
+        elif tag == _SPAN_TRACE_ID:
+            trace_id_at, trace_id_end = _content(payload, at, end)
+            at = trace_id_end
+        elif tag == _SPAN_ID:
+            span_id_at, span_id_end = _content(payload, at, end)
+            at = span_id_end
+        elif tag == _SPAN_PARENT_ID:
+            parent_id_at, parent_id_end = _content(payload, at, end)
+            at = parent_id_end
+        elif tag == _SPAN_NAME:
+            name_at, name_end = _content(payload, at, end)
+            at = _check_text(payload, name_at, name_end) if name_end >= 0 else name_end
+        elif tag == _SPAN_TRACE_STATE:
+            tracestate_at, tracestate_end = _content(payload, at, end)
+            at = (
+                _check_text(payload, tracestate_at, tracestate_end)
+                if tracestate_end >= 0
+                else tracestate_end
+            )
+        elif tag == _SPAN_KIND:
+            kind, at = _read_code(payload, at, end, 5)
+        elif tag == _SPAN_START or tag == _SPAN_END:
+            if at + 8 > end:
+                return _failure(_TRUNCATED, at), False, row
+            if tag == _SPAN_START:
+                start_time = _load_time(payload, at)
+            else:
+                end_time = _load_time(payload, at)
+            at += 8
+        elif tag == _SPAN_STATUS:
+            at, stop = _content(payload, at, end)
+            if stop < 0:
+                return stop, False, row
+            status, at = _read_status(payload, at, stop, status, schema, stack)
+        else:
+            at = _skip_field(payload, at, end, tag, _IN_SPAN, 3, schema, stack)
+        if at < 0:
+            return at, False, row
+    if trace_id_end - trace_id_at != 16 or span_id_end - span_id_at != 8:
+        return at, False, first_row
+    trace_hi = _load_id(payload, trace_id_at)
+    trace_lo = _load_id(payload, trace_id_at + 8)
+    span_id = _load_id(payload, span_id_at)
+    if trace_hi | trace_lo == 0 or span_id == 0:
+        return at, False, first_row
+    span = spans[np.uintp(kept)]
+    span.trace_hi = trace_hi
+    span.trace_lo = trace_lo
+    span.span_id = span_id
+    if parent_id_end - parent_id_at == 8:
+        span.parent_id = _load_id(payload, parent_id_at)
+    else:
+        span.parent_id = 0
+    span.start = start_time
+    span.end = end_time
+    span.name_at = name_at
+    span.name_len = name_end - name_at
+    span.tracestate_at = tracestate_at
+    span.tracestate_len = tracestate_end - tracestate_at
+    span.resource = resource
+    span.attributes_at = first_row
+    span.attributes_len = row - first_row
+    span.kind = kind
+    span.status = status
+    return at, True, row
+
+
+# Requests ----------------------------------------------------------------------------------------
+
+
+@_part
+def _read_resource(
+    payload: Bytes,
+    at: int,
+    end: int,
+    slots: Table,
+    text: Bytes,
+    schema: npt.NDArray[np.int8],
+    stack: npt.NDArray[np.int64],
+    attributes: Table,
+    row: int,
+) -> Any:
+    """Writes the attributes of all resources of a ResourceSpans, and checks what is no span.
+
+    Spans may come before their resource, and a resource that comes twice is merged. So this walks
+    over all fields once, before the spans are read: their attributes then lie together.
+    """
+    while at < end:
+        tag, at = _tag(payload, at, end)
+        if at < 0:
+            return at, row
+        if tag == _RESOURCE_SPANS_SCOPE_SPANS:
+            _, at = _content(payload, at, end)
+        elif tag == _RESOURCE_SPANS_RESOURCE:
+            at, stop = _content(payload, at, end)
+            if stop < 0:
+                return stop, row
+            while at < stop:
+                tag, at = _tag(payload, at, stop)
+                if at < 0:
+                    return at, row
+                if tag == _RESOURCE_ATTRIBUTE:
+                    at, behind = _content(payload, at, stop)
+                    if behind < 0:
+                        return behind, row
+                    at, row = _read_key_value(
+                        payload, at, behind, 3, slots, text, schema, stack, attributes, row
+                    )
+                else:
+                    at = _skip_field(payload, at, stop, tag, _IN_RESOURCE, 2, schema, stack)
+                if at < 0:
+                    return at, row
+        else:
+            at = _skip_field(payload, at, end, tag, _IN_RESOURCE_SPANS, 1, schema, stack)
+        if at < 0:
+            return at, row
+    return at, row
+
+
+@_kernel
+def _fill(
+    payload: Bytes,
+    slots: Table,
+    text: Bytes,
+    schema: npt.NDArray[np.int8],
+    spans: Table,
+    resources: Table,
+    attributes: Table,
+) -> Any:
+    """Decodes a request into the given arrays.
+
+    Returns:
+        The place behind the request or the first failure, how many spans were kept, how many
+        attributes there are, and how many spans were rejected.
+    """
+    stack = np.empty((_DEPTH_MAX, 3), np.int64)
+    end = payload.size
+    at = row = kept = rejected = resource = 0
+    while at < end:
+        tag, at = _tag(payload, at, end)
+        if at < 0:
+            return at, kept, row, rejected
+        if tag != _REQUEST_RESOURCE_SPANS:
+            at = _skip_field(payload, at, end, tag, _IN_REQUEST, 0, schema, stack)
+            if at < 0:
+                return at, kept, row, rejected
+            continue
+        start, resource_end = _content(payload, at, end)
+        if resource_end < 0:
+            return resource_end, kept, row, rejected
+        first_row = row
+        at, row = _read_resource(
+            payload, start, resource_end, slots, text, schema, stack, attributes, row
+        )
+        if at < 0:
+            return at, kept, row, rejected
+        resources[resource].attributes_at = first_row
+        resources[resource].attributes_len = row - first_row
+        at = start
+        while at < resource_end:
+            tag, at = _tag(payload, at, resource_end)
+            if tag != _RESOURCE_SPANS_SCOPE_SPANS:
+                # Checked before, with its content.
+                at = _skip_field(payload, at, resource_end, tag, _IN_UNKNOWN, 1, schema, stack)
+                continue
+            at, scope_end = _content(payload, at, resource_end)
+            while at < scope_end:
+                tag, at = _tag(payload, at, scope_end)
+                if at < 0:
+                    return at, kept, row, rejected
+                if tag != _SCOPE_SPANS_SPAN:
+                    at = _skip_field(payload, at, scope_end, tag, _IN_SCOPE_SPANS, 2, schema, stack)
+                    if at < 0:
+                        return at, kept, row, rejected
+                    continue
+                at, span_end = _content(payload, at, scope_end)
+                if span_end < 0:
+                    return span_end, kept, row, rejected
+                at, valid, row = _read_span(
+                    payload, at, span_end, slots, text, schema, stack,
+                    spans, kept, resource, attributes, row,
+                )  # fmt: skip
+                if at < 0:
+                    return at, kept, row, rejected
+                kept += np.int64(valid)
+                rejected += np.int64(not valid)
+        resource += 1
+    return at, kept, row, rejected
+
+
+@_kernel
+def _count(payload: Bytes, schema: npt.NDArray[np.int8]) -> Any:
+    """How many spans and resources a request may yield, or those before what makes it malformed.
+
+    Goes the way of `_fill`, so that `_fill` never meets more. Spans too short for both ids are not
+    counted: room for them would let a small request claim forty times its size.
+    """
+    stack = np.empty((_DEPTH_MAX, 3), np.int64)
+    end = payload.size
+    at = spans = resources = 0
+    while 0 <= at < end:
+        tag, at = _tag(payload, at, end)
+        if at < 0 or tag != _REQUEST_RESOURCE_SPANS:
+            at = _skip_unknown(payload, at, end, tag, 0, schema, stack)
+            continue
+        at, resource_end = _content(payload, at, end)
+        resources += 1
+        while 0 <= at < resource_end:
+            tag, at = _tag(payload, at, resource_end)
+            if at < 0 or tag != _RESOURCE_SPANS_SCOPE_SPANS:
+                at = _skip_unknown(payload, at, resource_end, tag, 1, schema, stack)
+                continue
+            at, scope_end = _content(payload, at, resource_end)
+            while 0 <= at < scope_end:
+                tag, at = _tag(payload, at, scope_end)
+                if at < 0 or tag != _SCOPE_SPANS_SPAN:
+                    at = _skip_unknown(payload, at, scope_end, tag, 2, schema, stack)
+                    continue
+                start, at = _content(payload, at, scope_end)
+                spans += np.int64(at - start >= _SPAN_BYTES_MIN)
+            at = min(at, scope_end)
+        at = min(at, resource_end)
+    return spans, resources
+
+
+@_part
+def _skip_unknown(
+    payload: Bytes,
+    at: int,
+    end: int,
+    tag: int,
+    depth: int,
+    schema: npt.NDArray[np.int8],
+    stack: npt.NDArray[np.int64],
+) -> int:
+    """Skips a field without a look at its content; passes on a failure to read its tag."""
+    return at if at < 0 else _skip_field(payload, at, end, tag, _IN_UNKNOWN, depth, schema, stack)
