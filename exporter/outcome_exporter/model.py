@@ -17,6 +17,8 @@ from outcome_exporter.series import Family
 Bytes = npt.NDArray[np.uint8]
 Table = npt.NDArray[np.void]
 """A structured array: one row a record."""
+Row = Any
+"""One row of a table, in compiled code."""
 
 
 class Kind(IntEnum):
@@ -165,6 +167,91 @@ class EventBatch(NamedTuple):
     rejected: int
     """Records that are no event: no type, or no name."""
 
+
+# From stage to stage ----------------------------------------------------------------------------
+
+JOIN_KEYS_MAX = 4
+"""Join keys of a journey."""
+LABELS_MAX = 6
+"""Labels of a journey."""
+SLOS_MAX = 60
+"""SLOs of a journey: a bit each while an attempt waits."""
+REASONS = ("ok", "error", "missed", "recovered", "slow")
+OK, ERROR, MISSED, RECOVERED, SLOW = range(5)
+"""Why an attempt ended as it did; only `ok` is good."""
+NO_VALUE = np.iinfo(np.int64).min
+"""In place of a value that nobody said."""
+
+ATTEMPT = np.dtype(
+    [
+        ("keys", np.uint64, (JOIN_KEYS_MAX, 2)),  # (hi, lo); 0, 0: none
+        ("trace_hi", np.uint64),
+        ("trace_lo", np.uint64),
+        ("identity", np.uint64),  # hash by which a duplicate is told
+        ("user", np.uint64),  # hash; 0: none
+        ("start", np.int64),
+        ("end", np.int64),
+        ("value", np.int64),  # millionths, or NO_VALUE
+        ("weight", np.int64),  # attempts that it stands for, in millionths
+        ("labels", np.uint64),  # 10 bits a label
+        # Bookkeeping of the stage that holds it:
+        ("sequence", np.uint64),  # order in which attempts became known
+        ("pending", np.uint64),  # SLOs without a verdict, a bit each
+        ("known", np.int64),  # second at which it became known
+        ("next", np.int32),  # next row of a list
+        ("journey", np.uint16),
+        ("error", np.uint8),
+        ("alive", np.uint8),
+    ],
+    align=True,
+)
+"""One try at a journey, as it was when it ended."""
+
+CLAIM = np.dtype(
+    [
+        ("keys", np.uint64, (JOIN_KEYS_MAX, 2)),
+        ("identity", np.uint64),  # of the event; claims of one event share it
+        ("user", np.uint64),
+        ("time", np.int64),
+        ("value", np.int64),
+        # Bookkeeping of the stage that holds it:
+        ("sequence", np.uint64),
+        ("sibling", np.int32),  # ring of the claims of one event
+        ("journey", np.uint16),
+        ("type", np.uint16),  # index into the plan's event types
+        ("achieved", np.uint8),  # its value was counted
+        ("used", np.uint8),  # it, or a sibling, found an attempt
+        ("alive", np.uint8),
+    ],
+    align=True,
+)
+"""What one business event means to one journey: its attempts with such a key achieved it."""
+
+VERDICT = np.dtype(
+    [
+        ("time", np.int64),  # outcome time
+        ("weight", np.int64),
+        ("value", np.int64),  # of a bad outcome; 0 otherwise
+        ("trace_hi", np.uint64),
+        ("trace_lo", np.uint64),
+        ("slo", np.uint32),
+        ("bad", np.uint8),
+    ],
+    align=True,
+)
+"""One SLO's judgement of one attempt."""
+
+BUCKET = np.dtype(
+    [
+        ("slo", np.uint32),
+        ("minute", np.int64),  # minutes since 1970, of outcome time
+        ("good", np.int64),  # millionths of an event
+        ("bad", np.int64),
+        ("value", np.int64),  # millionths of the currency, of bad events
+    ],
+    align=True,
+)
+"""What one SLO counted in one minute."""
 
 # Series ---------------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ SLO_ALERT_THRESHOLD = Family(
 SLO_TRAFFIC_STATE = Family(
     "slo_traffic_state",
     "gauge",
-    "1 for the state of the SLO's traffic in the last hour, 0 for the others.",
+    "1 for the state of its traffic: none for 5 minutes, or so low that one bad event would page.",
     ("slo", "state"),
 )
 

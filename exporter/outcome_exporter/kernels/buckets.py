@@ -1,0 +1,136 @@
+"""Verdicts into minute buckets and sliding sums: the loops of the `slo` stage."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from outcome_exporter.kernels.hashing import mix
+from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.model import Table
+
+GOOD, BAD, VALUE = range(3)
+
+_MINUTE = 60 * 1_000_000_000
+
+
+class Windows(NamedTuple):
+    """Every window of every SLO, those of one SLO side by side."""
+
+    first: npt.NDArray[np.int64]
+    """Shape (slos + 1,)."""
+    minutes: npt.NDArray[np.int64]
+    """Shape (windows,)."""
+    sums: npt.NDArray[np.int64]
+    """Shape (windows, 3): good, bad, value."""
+
+
+class Fresh(NamedTuple):
+    """Buckets that are not in the store yet, as what is to be added to it."""
+
+    rows: Table
+    """BUCKET."""
+    slots: npt.NDArray[np.int32]
+    """Rows by (slo, minute), open addressing, -1 where empty."""
+    count: npt.NDArray[np.int64]
+    """Shape (1,)."""
+
+
+class Totals(NamedTuple):
+    """Counters of each SLO since it began."""
+
+    events: npt.NDArray[np.int64]
+    """Shape (slos, 2): good, bad; millionths."""
+    trace: npt.NDArray[np.uint64]
+    """Shape (slos, 2): trace of the last bad event, for the exemplar."""
+    time: npt.NDArray[np.int64]
+    """Shape (slos,): when it was."""
+    too_old: npt.NDArray[np.int64]
+    """Shape (1,): events older than any window."""
+
+
+@kernel
+def _slot(fresh: Fresh, slo: int, minute: int) -> int:
+    mask = fresh.slots.size - 1
+    slot = np.int64(mix(np.uint64(minute) << np.uint64(24) ^ np.uint64(slo)) & np.uint64(mask))
+    while True:
+        row = fresh.slots[slot]
+        if row < 0 or (fresh.rows[row].slo == slo and fresh.rows[row].minute == minute):
+            return slot
+        slot = (slot + 1) & mask
+
+
+@kernel
+def reindex(fresh: Fresh) -> None:
+    """Builds the index anew from the rows."""
+    fresh.slots[:] = -1
+    for row in range(fresh.count[0]):
+        fresh.slots[_slot(fresh, np.int64(fresh.rows[row].slo), fresh.rows[row].minute)] = row
+
+
+@kernel
+def find(fresh: Fresh, slo: int, minute: int) -> int:
+    """Row of a bucket; -1 where there is none."""
+    return np.int64(fresh.slots[_slot(fresh, slo, minute)])
+
+
+@kernel
+def add(
+    verdicts: Table, windows: Windows, fresh: Fresh, totals: Totals, now: int, oldest: int
+) -> None:
+    """Counts verdicts, each in the minute of its outcome time.
+
+    Args:
+        verdicts: VERDICT rows.
+        windows: Sums up to the minute `now`.
+        fresh: There must be room for a bucket of each verdict.
+        totals: Counters.
+        now: The minute it is.
+        oldest: First minute that any window holds.
+    """
+    for i in range(verdicts.size):
+        verdict = verdicts[i]
+        slo, bad = np.int64(verdict.slo), np.int64(verdict.bad)
+        totals.events[slo, bad] += verdict.weight
+        if bad:
+            totals.trace[slo, 0] = verdict.trace_hi
+            totals.trace[slo, 1] = verdict.trace_lo
+            totals.time[slo] = verdict.time
+        minute = verdict.time // _MINUTE
+        if minute < oldest:
+            totals.too_old[0] += 1
+            continue
+        slot = _slot(fresh, slo, minute)
+        row = np.int64(fresh.slots[slot])
+        if row < 0:
+            row = fresh.count[0]
+            fresh.count[0] += 1
+            fresh.slots[slot] = row
+            fresh.rows[row].slo = slo
+            fresh.rows[row].minute = minute
+            fresh.rows[row].good = fresh.rows[row].bad = fresh.rows[row].value = 0
+        bucket = fresh.rows[row]
+        if bad:
+            bucket.bad += verdict.weight
+            bucket.value += verdict.value
+        else:
+            bucket.good += verdict.weight
+        if minute > now:
+            continue
+        for w in range(windows.first[slo], windows.first[slo + 1]):
+            if minute > now - windows.minutes[w]:
+                windows.sums[w, bad] += verdict.weight
+                windows.sums[w, VALUE] += verdict.value
+
+
+@kernel
+def shift(windows: Windows, length: int, sign: int, buckets: Table) -> None:
+    """Adds buckets to (sign 1) or takes them from (-1) the windows of a length; 0: of any."""
+    for i in range(buckets.size):
+        bucket = buckets[i]
+        slo = np.int64(bucket.slo)
+        for w in range(windows.first[slo], windows.first[slo + 1]):
+            if length in (0, windows.minutes[w]):
+                windows.sums[w, GOOD] += sign * bucket.good
+                windows.sums[w, BAD] += sign * bucket.bad
+                windows.sums[w, VALUE] += sign * bucket.value

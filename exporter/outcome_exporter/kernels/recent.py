@@ -1,0 +1,148 @@
+"""What was seen lately: 64-bit hashes that are forgotten after a time, or when memory is full.
+
+A ring holds them in the order they came, an open-addressing set answers whether one is there.
+Forgetting walks the ring's old end. At most `capacity` are remembered; beyond it the oldest is
+forgotten before its time and counted. A false "seen" has a chance of n / 2^64 each.
+"""
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from outcome_exporter.kernels.hashing import mix
+from outcome_exporter.kernels.jit import kernel
+
+_FIRST = 0
+_SIZE = 1
+_OVERFLOW = 2
+
+
+class RecentArrays(NamedTuple):
+    """What the kernels work on."""
+
+    ring: npt.NDArray[np.uint64]
+    until: npt.NDArray[np.int64]
+    """Second until which each is remembered."""
+    slots: npt.NDArray[np.uint64]
+    """The set; 0 is an empty slot. A power of two long, at most half full."""
+    counts: npt.NDArray[np.int64]
+    """Oldest place in the ring, how many, how many were forgotten early."""
+
+
+@kernel
+def _slot(recent: RecentArrays, hashed: np.uint64) -> int:
+    mask = np.uint64(recent.slots.size - 1)
+    slot = mix(hashed) & mask
+    while recent.slots[slot] != 0 and recent.slots[slot] != hashed:
+        slot = (slot + np.uint64(1)) & mask
+    return np.int64(slot)
+
+
+@kernel
+def _drop_oldest(recent: RecentArrays) -> None:
+    mask = recent.slots.size - 1
+    hole = _slot(recent, recent.ring[recent.counts[_FIRST]])
+    # Linear probing without tombstones: whatever probed past the hole moves into it.
+    slot = hole
+    while True:
+        slot = (slot + 1) & mask
+        hashed = recent.slots[slot]
+        if hashed == 0:
+            break
+        home = np.int64(mix(hashed) & np.uint64(mask))
+        if ((slot - home) & mask) >= ((slot - hole) & mask):
+            recent.slots[hole] = hashed
+            hole = slot
+    recent.slots[hole] = 0
+    recent.counts[_FIRST] = (recent.counts[_FIRST] + 1) % recent.ring.size
+    recent.counts[_SIZE] -= 1
+
+
+@kernel
+def seen(recent: RecentArrays, hashed: np.uint64) -> bool:
+    """Whether a hash is remembered."""
+    hashed = max(hashed, np.uint64(1))
+    return recent.slots[_slot(recent, hashed)] == hashed
+
+
+@kernel
+def remember(recent: RecentArrays, hashed: np.uint64, second: int, seconds: int) -> bool:
+    """Remembers a hash from `second` on for `seconds`; True where it was remembered already."""
+    while recent.counts[_SIZE] and recent.until[recent.counts[_FIRST]] <= second:
+        _drop_oldest(recent)
+    hashed = max(hashed, np.uint64(1))
+    slot = _slot(recent, hashed)
+    if recent.slots[slot] == hashed:
+        return True
+    if recent.counts[_SIZE] == recent.ring.size:
+        _drop_oldest(recent)
+        recent.counts[_OVERFLOW] += 1
+        slot = _slot(recent, hashed)
+    place = (recent.counts[_FIRST] + recent.counts[_SIZE]) % recent.ring.size
+    recent.ring[place] = hashed
+    recent.until[place] = second + seconds
+    recent.slots[slot] = hashed
+    recent.counts[_SIZE] += 1
+    return False
+
+
+@kernel
+def _reinsert(old: RecentArrays, new: RecentArrays) -> None:
+    for k in range(old.counts[_SIZE]):
+        place = (old.counts[_FIRST] + k) % old.ring.size
+        if new.counts[_SIZE] == new.ring.size:
+            _drop_oldest(new)
+            new.counts[_OVERFLOW] += 1
+        end = (new.counts[_FIRST] + new.counts[_SIZE]) % new.ring.size
+        new.ring[end] = old.ring[place]
+        new.until[end] = old.until[place]
+        new.slots[_slot(new, old.ring[place])] = old.ring[place]
+        new.counts[_SIZE] += 1
+
+
+class Recent:
+    """A bounded memory of hashes that grows as it needs to."""
+
+    def __init__(self, capacity: int) -> None:
+        """Remembers at most `capacity` hashes."""
+        self.capacity = capacity
+        self.arrays = _empty(min(capacity, 1024))
+
+    def reserve(self, count: int) -> None:
+        """Makes room for so many more, within the capacity."""
+        size = self.arrays.ring.size
+        needed = int(self.arrays.counts[_SIZE]) + count
+        if needed > size and size < self.capacity:
+            old = self.arrays
+            self.arrays = _empty(min(self.capacity, max(needed, 2 * size)))
+            self.arrays.counts[_OVERFLOW] = old.counts[_OVERFLOW]
+            _reinsert(old, self.arrays)
+
+    @property
+    def overflow(self) -> int:
+        """How many were forgotten before their time."""
+        return int(self.arrays.counts[_OVERFLOW])
+
+    def dump(self) -> dict[str, npt.NDArray[Any]]:
+        """What a checkpoint keeps; the set is rebuilt."""
+        return {name: getattr(self.arrays, name) for name in ("ring", "until", "counts")}
+
+    @classmethod
+    def restore(cls, capacity: int, arrays: dict[str, npt.NDArray[Any]]) -> Self:
+        """The memory that `dump` described."""
+        recent = cls(capacity)
+        old = RecentArrays(arrays["ring"], arrays["until"], recent.arrays.slots, arrays["counts"])
+        recent.arrays = _empty(min(capacity, max(int(old.counts[_SIZE]), 1024)))
+        recent.arrays.counts[_OVERFLOW] = old.counts[_OVERFLOW]
+        _reinsert(old, recent.arrays)
+        return recent
+
+
+def _empty(size: int) -> RecentArrays:
+    return RecentArrays(
+        ring=np.zeros(size, np.uint64),
+        until=np.zeros(size, np.int64),
+        slots=np.zeros(1 << (2 * size).bit_length(), np.uint64),
+        counts=np.zeros(3, np.int64),
+    )

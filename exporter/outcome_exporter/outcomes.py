@@ -1,0 +1,314 @@
+"""The join: attempts and business events into outcomes.
+
+State: attempts and events that wait for each other; attempts and events seen lately; counters by
+journey, label values and reason; money by what became of it. Input: attempts as their traces
+settle, events as they arrive, the clock. Output: verdicts for the SLOs, and the attempts that
+became bad, as soon as that is certain.
+
+An attempt waits for its event until start + `within`, and `lateness` more for an event that was
+late on its way. An event waits as long as an attempt could still become known.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from outcome_exporter.kernels import joining as k
+from outcome_exporter.kernels.hashing import combine
+from outcome_exporter.kernels.pool import NIL, Pool, collect, next_busy, schedule
+from outcome_exporter.kernels.recent import Recent, remember
+from outcome_exporter.model import (
+    ATTEMPT,
+    CLAIM,
+    JOIN_KEYS_MAX,
+    VERDICT,
+    BusinessEvent,
+    Table,
+)
+from outcome_exporter.plan import Arrays, Moved, Plan, part, text_hash
+from outcome_exporter.units import MILLIONTHS, SECOND
+
+COMBINATIONS_MAX = 10_000
+"""Combinations of label values, over all journeys; beyond it every label reads `other`."""
+
+
+class Settled(NamedTuple):
+    """What became certain."""
+
+    verdicts: Table
+    """VERDICT."""
+    bad: Table
+    """ATTEMPT: those that became bad, with `end` the outcome time, `error` the reason then."""
+
+
+class Outcomes:
+    """The stage's state."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Nobody waits."""
+        config = plan.config
+        journeys = len(plan.journeys)
+        self._plan = plan
+        self._most_slos = max((len(journey.slos) for journey in plan.journeys), default=0)
+        self._dedupe = -(-config.traces.dedupe // SECOND)
+        until_known = config.traces.max_age + config.traces.quiet + config.time.lateness
+        self._wait = np.array(
+            [max(within, 0) // SECOND + until_known // SECOND + 1 for within in plan.joins.within],
+            np.int64,
+        )
+        self.attempts = Pool(ATTEMPT)
+        self.claims = Pool(CLAIM)
+        self._attempt_chains = _empty_chains(self.attempts.rows.size)
+        self._claim_chains = _empty_chains(self.claims.rows.size)
+        self._settled = Recent(config.limits.remembered)
+        self._events = Recent(config.limits.remembered)
+        self.grace_until = 0
+        room = COMBINATIONS_MAX + 64 * journeys
+        self._combinations = np.zeros(room, k.COMBINATION)
+        self._slots = np.full(1 << (2 * room).bit_length(), NIL, np.int32)
+        self.durations = np.zeros((journeys, len(k.DURATION_BOUNDS_MS) + 1), np.int64)
+        self.duration_sum = np.zeros(journeys, np.int64)
+        self.latency = np.zeros(len(k.LATENCY_BOUNDS_SECONDS) + 1, np.int64)
+        self.latency_sum = np.zeros(1, np.int64)
+        self.value = np.zeros((journeys, 3), np.int64)
+        self.mean = np.zeros(journeys, np.int64)
+        self.pending = np.zeros(journeys, np.int64)
+        self.unmatched = np.zeros(len(plan.event_types), np.int64)
+        self.counts = np.zeros(k.COUNTS, np.int64)
+        self._plant()
+
+    def _plant(self) -> None:
+        """Every journey without labels shows its reasons at 0 from the start."""
+        state = self._state()
+        for j, journey in enumerate(self._plan.journeys):
+            if not journey.labels:
+                k.combination(state, j, np.uint64(0), 0)
+
+    def _state(self) -> k.Outcomes:
+        return k.Outcomes(
+            attempts=_side(self.attempts, self._attempt_chains),
+            claims=_side(self.claims, self._claim_chains),
+            settled=self._settled.arrays,
+            combinations=self._combinations,
+            combination_slots=self._slots,
+            durations=self.durations,
+            duration_sum=self.duration_sum,
+            latency=self.latency,
+            latency_sum=self.latency_sum,
+            value=self.value,
+            mean=self.mean,
+            pending=self.pending,
+            unmatched=self.unmatched,
+            counts=self.counts,
+        )
+
+    def _moment(self, second: int) -> k.Moment:
+        return k.Moment(second, self.grace_until, self._plan.config.time.lateness, self._dedupe)
+
+    def _output(self, attempts: int) -> k.Output:
+        return k.Output(
+            verdicts=np.empty(attempts * self._most_slos, VERDICT),
+            bad=np.empty(attempts, ATTEMPT),
+            counts=np.zeros(2, np.int64),
+        )
+
+    # What arrives ---------------------------------------------------------------------------------
+
+    def add_attempts(self, attempts: Table, second: int) -> Settled:
+        """Takes ATTEMPT rows that became known; writes their bookkeeping."""
+        self.attempts.reserve(attempts.size)
+        self._attempt_chains = _room(self._attempt_chains, self.attempts)
+        self._settled.reserve(attempts.size)
+        out = self._output(attempts.size)
+        k.add_attempts(self._plan.joins, self._state(), attempts, self._moment(second), out)
+        return _written(out)
+
+    def add_claims(self, claims: Table, second: int) -> Settled:
+        """Takes CLAIM rows; those of one event follow one another."""
+        self.claims.reserve(claims.size)
+        self._claim_chains = _room(self._claim_chains, self.claims)
+        state = self._state()
+        out = self._output(k.count_partners(state, claims))
+        k.add_claims(self._plan.joins, state, claims, self._wait, self._moment(second), out)
+        return _written(out)
+
+    def is_new(self, event: BusinessEvent, second: int) -> bool:
+        """Whether an event was not seen before, by its source and id; remembers it."""
+        self._events.reserve(1)
+        hashed = combine(text_hash(event.source), text_hash(event.id))
+        known = remember(self._events.arrays, hashed, second, self._dedupe)
+        self.counts[k.DUPLICATE_EVENTS] += known
+        return not known
+
+    # What does not arrive -------------------------------------------------------------------------
+
+    def next_due(self, after: int, until: int) -> int:
+        """First second in (after, until] at which somebody may have waited enough, else `until`."""
+        until = int(next_busy(self.attempts.wheel, after, until))
+        return int(next_busy(self.claims.wheel, after, until))
+
+    def expire(self, second: int) -> Settled:
+        """Judges what waited long enough at a second."""
+        state, moment = self._state(), self._moment(second)
+        rows = collect(self.attempts.wheel, second)
+        out = self._output(rows.size)
+        if rows.size:
+            k.expire_attempts(self._plan.joins, state, rows, moment, out)
+        rows = collect(self.claims.wheel, second)
+        if rows.size:
+            k.expire_claims(state, rows, moment)
+        return _written(out)
+
+    # What is shown --------------------------------------------------------------------------------
+
+    @property
+    def combinations(self) -> Table:
+        """COMBINATION rows."""
+        return self._combinations[: self.counts[k.COMBINATIONS]]
+
+    @property
+    def overflow(self) -> dict[str, int]:
+        """What did not fit, by what."""
+        return {
+            "label_combinations": int(self.counts[k.COMBINATIONS_OVERFLOW]),
+            "remembered_attempts": self._settled.overflow,
+            "remembered_events": self._events.overflow,
+        }
+
+    def mean_value(self, journey: int) -> float:
+        """A journey's recent mean value, in its currency."""
+        return float(self.mean[journey]) / MILLIONTHS
+
+    # Checkpoints ----------------------------------------------------------------------------------
+
+    def dump(self) -> Arrays:
+        """What a checkpoint keeps."""
+        arrays: Arrays = {
+            "attempts": self.attempts.rows[: self.attempts.used],
+            "claims": self.claims.rows[: self.claims.used],
+            "attempts_due": self.attempts.wheel.due[: self.attempts.used],
+            "claims_due": self.claims.wheel.due[: self.claims.used],
+            "combinations": self.combinations,
+            "grace_until": np.array([self.grace_until], np.int64),
+            "latency": self.latency,
+            "latency_sum": self.latency_sum,
+            "unmatched": self.unmatched,
+            "counts": self.counts,
+        }
+        arrays |= {f"journey_{name}": getattr(self, name) for name in _BY_JOURNEY}
+        arrays |= {f"settled.{name}": value for name, value in self._settled.dump().items()}
+        arrays |= {f"events.{name}": value for name, value in self._events.dump().items()}
+        return arrays
+
+    def restore(self, arrays: Arrays, moved: Moved, event_types: list[str]) -> None:
+        """Takes over what `dump` gave; who waits for a journey that is gone waits no more."""
+        limits = self._plan.config.limits
+        self.grace_until = int(arrays["grace_until"][0])
+        self.latency[:] = arrays["latency"]
+        self.latency_sum[:] = arrays["latency_sum"]
+        self._settled = Recent.restore(limits.remembered, part(arrays, "settled"))
+        self._events = Recent.restore(limits.remembered, part(arrays, "events"))
+        stays = moved.journeys >= 0
+        for name in _BY_JOURNEY:
+            getattr(self, name)[moved.journeys[stays]] = arrays[f"journey_{name}"][stays]
+        for old, name in enumerate(event_types):
+            if name in self._plan.event_types:
+                new = self._plan.event_types.index(name)
+                self.unmatched[new] = arrays["unmatched"][old]
+        self._restore_combinations(arrays["combinations"], moved)
+        combinations = self.counts[k.COMBINATIONS]
+        self.counts[:] = arrays["counts"]
+        self.counts[k.COMBINATIONS] = combinations
+        self._attempt_chains = self._restore_side(self.attempts, arrays, "attempts", moved)
+        self._claim_chains = self._restore_side(self.claims, arrays, "claims", moved)
+        self._recount_pending()
+
+    def _restore_combinations(self, rows: Table, moved: Moved) -> None:
+        keep = (moved.journeys >= 0) & moved.same_labels
+        rows = rows[keep[rows["journey"]]].copy()
+        rows["journey"] = moved.journeys[rows["journey"]]
+        self._combinations[: rows.size] = rows
+        self.counts[k.COMBINATIONS] = rows.size
+        k.reindex_combinations(self._state())
+        self._plant()
+
+    def _restore_side(self, pool: Pool, arrays: Arrays, name: str, moved: Moved) -> k.Chains:
+        pool.load(arrays[name])
+        rows = pool.rows[: pool.used]
+        alive = rows["alive"] == 1
+        if name == "attempts":
+            # Changed criteria of an SLO hold from now on; a bit may stand for another one.
+            self._renumber_pending(rows, moved)
+        journeys = (
+            moved.journeys[np.where(alive, rows["journey"], 0)]
+            if moved.journeys.size
+            else (np.full(rows.size, -1, np.int64))
+        )
+        alive &= journeys >= 0
+        rows["alive"] = alive
+        rows["journey"][alive] = journeys[alive]
+        pool.release(alive)
+        if name == "claims" and not (moved.journeys >= 0).all():
+            rows["sibling"] = np.arange(rows.size)
+        for row in np.flatnonzero(alive).tolist():
+            schedule(pool.wheel, row, int(arrays[f"{name}_due"][row]))
+        chains = _empty_chains(pool.rows.size)
+        k.relink(_side(pool, chains))
+        return chains
+
+    def _renumber_pending(self, rows: Table, moved: Moved) -> None:
+        if (moved.slos == np.arange(moved.slos.size)).all():
+            return
+        old_first = moved.first_slo
+        pending = np.zeros(rows.size, np.uint64)
+        for old, new in enumerate(moved.slos.tolist()):
+            if new < 0:
+                continue
+            journey = int(np.searchsorted(old_first, old, side="right")) - 1
+            now = int(moved.journeys[journey])
+            if now < 0:
+                continue
+            bit = np.uint64(1) << np.uint64(old - old_first[journey])
+            held = (rows["journey"] == journey) & (rows["pending"] & bit != 0)
+            pending[held] |= np.uint64(1) << np.uint64(new - self._plan.joins.first_slo[now])
+        rows["pending"] = pending
+
+    def _recount_pending(self) -> None:
+        rows = self.attempts.rows[: self.attempts.used]
+        journeys = rows["journey"][rows["alive"] == 1]
+        self.pending[:] = np.bincount(journeys, minlength=self.pending.size)[: self.pending.size]
+
+
+_BY_JOURNEY = ("durations", "duration_sum", "value", "mean")
+
+
+def _written(out: k.Output) -> Settled:
+    return Settled(out.verdicts[: out.counts[0]], out.bad[: out.counts[1]])
+
+
+def _side(pool: Pool, chains: k.Chains) -> k.Side:
+    return k.Side(pool.rows, pool.free, pool.wheel, chains)
+
+
+def _empty_chains(rows: int) -> k.Chains:
+    nodes = rows * JOIN_KEYS_MAX
+    return k.Chains(
+        heads=np.full(1 << nodes.bit_length(), NIL, np.int32),
+        following=np.full(nodes, NIL, np.int32),
+        previous=np.full(nodes, NIL, np.int32),
+    )
+
+
+def _room(chains: k.Chains, pool: Pool) -> k.Chains:
+    """Chains for as many rows as the pool has now."""
+    if chains.following.size >= pool.rows.size * JOIN_KEYS_MAX:
+        return chains
+    chains = _empty_chains(pool.rows.size)
+    k.relink(_side(pool, chains))
+    return chains
+
+
+def claim_rows(count: int) -> npt.NDArray[np.void]:
+    """Empty CLAIM rows."""
+    return np.zeros(count, CLAIM)

@@ -1,0 +1,224 @@
+"""The one place that knows all stages: records of the log in, series out.
+
+    record ─▶ traces ─▶ attempts ⋈ events ─▶ verdicts ─▶ windows
+                 └▶ span metrics        └▶ users
+
+Time is the log's: a record first moves the clock to its arrival, and the clock moves in whole
+seconds, at each of which the stages settle what is due. Moving it on without arrivals does the
+same early. So what comes out is a function of the log and the configuration alone (G2).
+
+Not thread-safe: the caller lets one thread in at a time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from outcome_exporter.claims import Reader
+from outcome_exporter.config import Config
+from outcome_exporter.errors import StateCorrupt
+from outcome_exporter.events import decode_cloudevents, decode_logs
+from outcome_exporter.kernels.wire import decode_spans, wanted_keys
+from outcome_exporter.model import (
+    BusinessEvent,
+    EventBatch,
+    Kind,
+    Record,
+    SpanBatch,
+    Table,
+)
+from outcome_exporter.outcomes import Outcomes, Settled
+from outcome_exporter.plan import Arrays, Moved, Plan, part
+from outcome_exporter.receive.compression import decompress
+from outcome_exporter.slo import BucketStore, NoStore, Slos
+from outcome_exporter.spanmetrics import SpanMetrics
+from outcome_exporter.traces import Traces
+from outcome_exporter.units import SECOND
+from outcome_exporter.users import ANY, BAD, Users
+
+STATE_VERSION = 1
+"""Version of what `dump` gives; a change of any stage's rows makes a new one."""
+
+_ANY_SIZE = 1 << 40
+"""What is in the log was accepted, whatever the limit is now."""
+
+
+class Pipeline:
+    """Every stage's state."""
+
+    def __init__(self, config: Config, store: BucketStore | None = None) -> None:
+        """Nothing was received.
+
+        Args:
+            config: A configuration that has been checked.
+            store: Buckets of earlier checkpoints; without one everything stays in memory.
+        """
+        self.config = config
+        self.plan = Plan(config)
+        self._wanted = wanted_keys(self.plan.wanted)
+        self.traces = Traces(self.plan)
+        self.spanmetrics = SpanMetrics(self.plan)
+        self.outcomes = Outcomes(self.plan)
+        self.users = Users(self.plan)
+        self.slos = Slos(self.plan, store or NoStore())
+        self._reader = Reader(self.plan, self.traces.pack_labels)
+        self.second: int | None = None
+        """The clock, in seconds since 1970; None before the first record."""
+        self.next_offset = 0
+        """Offset of the log up to which the state accounts for it."""
+        self.received = {"traces": 0, "events": 0}
+        self.rejected = {"traces": 0, "events": 0}
+        self.skewed_events = 0
+
+    # Input ----------------------------------------------------------------------------------------
+
+    def decode(self, kind: Kind, payload: bytes) -> SpanBatch | EventBatch:
+        """A decompressed payload as columns or events; touches no state, thread-safe.
+
+        Raises:
+            DecodeError: It is not what it says it is.
+        """
+        match kind:
+            case Kind.TRACES:
+                return decode_spans(payload, self._wanted)
+            case Kind.LOGS:
+                return decode_logs(payload)
+            case Kind.CLOUDEVENTS:
+                return decode_cloudevents(payload)
+            case _:
+                raise AssertionError(kind)
+
+    def ingest(self, record: Record) -> None:
+        """Takes the next record of the log in."""
+        assert record.offset >= self.next_offset, "a record was read twice"
+        if record.kind is Kind.START:
+            self._start(record.arrival_unix_nano)
+        self.advance(record.arrival_unix_nano)
+        match record.decoded or self._decode_record(record):
+            case SpanBatch() as spans:
+                self.received["traces"] += spans.spans.size
+                self.rejected["traces"] += spans.rejected
+                self.traces.ingest(spans, record.arrival_unix_nano)
+            case EventBatch() as events:
+                self.received["events"] += len(events.events)
+                self.rejected["events"] += events.rejected
+                self._take_events(events.events, record.arrival_unix_nano)
+        self.next_offset = record.offset + 1
+
+    def _decode_record(self, record: Record) -> SpanBatch | EventBatch | None:
+        if record.kind is Kind.START:
+            return None
+        return self.decode(record.kind, decompress(record.encoding, record.payload, _ANY_SIZE))
+
+    def _start(self, arrival: int) -> None:
+        """The exporter was away until now: senders get time to deliver what they kept."""
+        if self.second is None:
+            return
+        now = max(arrival // SECOND, self.second)
+        self.outcomes.grace_until = now + self.config.time.grace // SECOND
+        self.traces.forgive(now + 1)
+
+    def _take_events(self, events: Sequence[BusinessEvent], arrival: int) -> None:
+        assert self.second is not None
+        new = [event for event in events if self.outcomes.is_new(event, self.second)]
+        read = self._reader.read(new, [self._event_time(event, arrival) for event in new])
+        if read.attempts.size:
+            self._take_attempts(read.attempts)
+        if read.claims.size:
+            self._deliver(self.outcomes.add_claims(read.claims, self.second))
+
+    def _event_time(self, event: BusinessEvent, arrival: int) -> int:
+        time = event.time_unix_nano
+        if time is None:
+            return arrival
+        if time > arrival + self.config.time.future:
+            self.skewed_events += 1
+            return arrival
+        return time
+
+    # The clock ------------------------------------------------------------------------------------
+
+    def advance(self, now_unix_nano: int) -> None:
+        """Moves the clock on, second by second where something is due; never back."""
+        target = now_unix_nano // SECOND
+        if self.second is None:
+            self.second = target
+            self.slos.minute = target // 60
+        while self.second < target:
+            due = self.traces.next_due(self.second, target)
+            self.second = self.outcomes.next_due(self.second, due)
+            self._tick()
+
+    def _tick(self) -> None:
+        assert self.second is not None
+        self.slos.advance(self.second)
+        for settled in self.traces.settle(self.second):
+            self.spanmetrics.add(settled.spans, self.second)
+            self._take_attempts(settled.attempts)
+        self._deliver(self.outcomes.expire(self.second))
+
+    def _take_attempts(self, attempts: Table) -> None:
+        assert self.second is not None
+        self.users.add(ANY, attempts)
+        self._deliver(self.outcomes.add_attempts(attempts, self.second))
+
+    def _deliver(self, settled: Settled) -> None:
+        self.slos.add(settled.verdicts)
+        self.users.add(BAD, settled.bad)
+
+    # Checkpoints ----------------------------------------------------------------------------------
+
+    def dump(self) -> tuple[dict[str, Any], Arrays]:
+        """The whole state but the buckets, as (JSON, arrays). The arrays are views."""
+        meta = {
+            "version": STATE_VERSION,
+            "names": self.plan.names(),
+            "second": self.second,
+            "received": self.received,
+            "rejected": self.rejected,
+            "skewed_events": self.skewed_events,
+        }
+        stages = {
+            "traces": self.traces.dump(),
+            "spanmetrics": self.spanmetrics.dump(),
+            "outcomes": self.outcomes.dump(),
+            "users": self.users.dump(),
+            "slos": self.slos.dump(),
+        }
+        arrays = {
+            f"{stage}.{name}": array
+            for stage, dumped in stages.items()
+            for name, array in dumped.items()
+        }
+        return meta, arrays
+
+    def restore(self, meta: dict[str, Any], arrays: Arrays, next_offset: int) -> None:
+        """Takes over what `dump` gave, also under another configuration.
+
+        Journeys and SLOs that stay, by name, keep their history.
+
+        Raises:
+            StateCorrupt: It was written by another version.
+        """
+        if meta["version"] != STATE_VERSION:
+            raise StateCorrupt(
+                f"the state has version {meta['version']}, this program reads {STATE_VERSION}; "
+                "run the version that wrote it, or start with an empty storage folder"
+            )
+        moved = Moved.between(meta["names"], self.plan.names())
+        self.second = meta["second"]
+        self.received.update(meta["received"])
+        self.rejected.update(meta["rejected"])
+        self.skewed_events = meta["skewed_events"]
+        self.next_offset = next_offset
+        self.traces.restore(part(arrays, "traces"), moved)
+        self.spanmetrics.restore(part(arrays, "spanmetrics"))
+        self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
+        self.users.restore(part(arrays, "users"), moved)
+        self.slos.restore(part(arrays, "slos"), moved)
+
+
+def copied(arrays: Arrays) -> Arrays:
+    """Arrays that the pipeline no longer changes."""
+    return {name: np.array(array) for name, array in arrays.items()}

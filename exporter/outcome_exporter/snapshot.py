@@ -1,0 +1,262 @@
+"""The pipeline's state as series: what `/metrics` and the page show.
+
+Configured things are shown from the start, at 0. What is born later (a value of a label, an
+operation) shows 0 for `exposition.birth` before it shows its value, so that PromQL's `increase()`
+sees its first event. Cost: O(series), and it copies what it shows.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from outcome_exporter import burn, series, slo
+from outcome_exporter.kernels import assembly, joining
+from outcome_exporter.kernels.operations import BOUNDS_MS, KINDS, STATUSES
+from outcome_exporter.model import OK, REASONS, Exemplar, Histogram, Sample, Snapshot
+from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.units import HOUR, MICROSECOND, MILLIONTHS, SECOND, format_duration
+from outcome_exporter.users import OUTCOMES as USER_OUTCOMES
+from outcome_exporter.users import WINDOWS as USER_WINDOWS
+
+STATES = ("achieved", "at_risk", "lost")
+TRAFFIC_STATES = ("normal", "low", "none")
+RESULTS = ("good", "bad")
+
+_DURATION_BOUNDS = tuple(bound / 1000 for bound in joining.DURATION_BOUNDS_MS)
+_SPAN_BOUNDS = tuple(bound / 1000 for bound in BOUNDS_MS)
+_LATENCY_BOUNDS = tuple(float(bound) for bound in joining.LATENCY_BOUNDS_SECONDS)
+
+
+def snapshot(pipeline: Pipeline) -> Snapshot:
+    """Every series of the pipeline at this moment."""
+    return {
+        series.ATTEMPTS: list(_attempts(pipeline)),
+        series.ATTEMPT_DURATION: list(_durations(pipeline)),
+        series.VALUE: list(_values(pipeline)),
+        series.USERS: list(_users(pipeline)),
+        series.PENDING_ATTEMPTS: [
+            Sample((journey.name,), float(pipeline.outcomes.pending[j]))
+            for j, journey in enumerate(pipeline.plan.journeys)
+        ],
+        series.EVENTS_UNMATCHED: [
+            Sample((name,), float(pipeline.outcomes.unmatched[i]))
+            for i, name in enumerate(pipeline.plan.event_types)
+        ],
+        **_slo_families(pipeline),
+        series.SPAN_CALLS: list(_span_calls(pipeline)),
+        series.SPAN_DURATION: list(_span_durations(pipeline)),
+        **_self_families(pipeline),
+    }
+
+
+def _shown(pipeline: Pipeline, born: int) -> bool:
+    birth = pipeline.config.exposition.birth // SECOND
+    return pipeline.second is None or pipeline.second >= born + birth
+
+
+def _exemplar(hi: int, lo: int, time: int) -> Exemplar | None:
+    return Exemplar(f"{hi:016x}{lo:016x}", 1.0, time) if hi or lo else None
+
+
+# Outcomes -----------------------------------------------------------------------------------------
+
+
+def _attempts(pipeline: Pipeline) -> Iterator[Sample]:
+    for row in pipeline.outcomes.combinations:
+        j = int(row["journey"])
+        journey = pipeline.plan.journeys[j]
+        shown = _shown(pipeline, int(row["born"]))
+        texts = pipeline.traces.label_values(j, int(row["labels"]))
+        for reason, name in enumerate(REASONS):
+            outcome = "good" if reason == OK else "bad"
+            exemplar = None
+            if reason != OK and shown:
+                trace = (int(row[field][reason]) for field in ("trace_hi", "trace_lo", "time"))
+                exemplar = _exemplar(*trace)
+            yield Sample(
+                (journey.name, outcome, name, *texts),
+                int(row["counts"][reason]) / MILLIONTHS if shown else 0.0,
+                exemplar,
+                tuple(journey.labels),
+            )
+
+
+def _durations(pipeline: Pipeline) -> Iterator[Sample]:
+    for j, journey in enumerate(pipeline.plan.journeys):
+        if journey.attempt.event is None:
+            yield Sample(
+                (journey.name,),
+                Histogram(
+                    _DURATION_BOUNDS,
+                    tuple(count / MILLIONTHS for count in pipeline.outcomes.durations[j].tolist()),
+                    int(pipeline.outcomes.duration_sum[j]) * MICROSECOND / SECOND,
+                ),
+            )
+
+
+def _values(pipeline: Pipeline) -> Iterator[Sample]:
+    for j, journey in enumerate(pipeline.plan.journeys):
+        if journey.value is not None:
+            for state, name in enumerate(STATES):
+                yield Sample(
+                    (journey.name, journey.value.currency, name),
+                    int(pipeline.outcomes.value[j, state]) / MILLIONTHS,
+                )
+
+
+def _users(pipeline: Pipeline) -> Iterator[Sample]:
+    for j, journey in enumerate(pipeline.plan.journeys):
+        if journey.user is not None:
+            for outcome, outcome_name in enumerate(USER_OUTCOMES):
+                for window, (window_name, *_) in enumerate(USER_WINDOWS):
+                    count = pipeline.users.estimate(j, outcome, window, pipeline.second or 0)
+                    yield Sample((journey.name, outcome_name, window_name), count)
+
+
+# SLOs ---------------------------------------------------------------------------------------------
+
+
+def _slo_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
+    families: dict[series.Family, list[Sample]] = {
+        family: []
+        for family in (
+            series.SLO_INFO,
+            series.SLO_OBJECTIVE,
+            series.SLO_EVENTS,
+            series.SLO_WINDOW_EVENTS,
+            series.SLO_SLI,
+            series.SLO_BURN_RATE,
+            series.SLO_BUDGET_REMAINING,
+            series.SLO_BUDGET_EXHAUSTION,
+            series.SLO_ALERT_THRESHOLD,
+            series.SLO_TRAFFIC_STATE,
+        )
+    }
+    for i in range(len(pipeline.plan.slos)):
+        _add_promise(families, pipeline, i)
+        _add_windows(families, pipeline, i)
+    return dict(families)
+
+
+def _add_promise(families: dict[series.Family, list[Sample]], pipeline: Pipeline, i: int) -> None:
+    """What was promised, and what was counted since the beginning."""
+    journey, promise = pipeline.plan.slos[i]
+    title = promise.title or journey.title or journey.name
+    owner, runbook = promise.owner or journey.owner, promise.runbook or journey.runbook
+    window = format_duration(promise.window)
+    families[series.SLO_INFO].append(
+        Sample((promise.name, journey.name, owner, title, runbook, window), 1.0)
+    )
+    families[series.SLO_OBJECTIVE].append(Sample((promise.name,), promise.objective_ratio))
+    totals = pipeline.slos.totals
+    for result, name in enumerate(RESULTS):
+        hi, lo = totals.trace[i].tolist()
+        exemplar = _exemplar(hi, lo, int(totals.time[i])) if result else None
+        families[series.SLO_EVENTS].append(
+            Sample((promise.name, name), int(totals.events[i, result]) / MILLIONTHS, exemplar)
+        )
+    for tier in promise.tiers:
+        long, short = format_duration(tier.long_window), format_duration(tier.short_window)
+        families[series.SLO_ALERT_THRESHOLD].append(
+            Sample((promise.name, tier.severity, long, short), tier.threshold(promise.window))
+        )
+
+
+def _add_windows(families: dict[series.Family, list[Sample]], pipeline: Pipeline, i: int) -> None:
+    """What the windows hold, and what follows for the budget."""
+    _, promise = pipeline.plan.slos[i]
+    windows: dict[int, tuple[float, float]] = {}
+    for length, good, bad in pipeline.slos.window_events(i):
+        windows[length] = good, bad
+        window = format_duration(length)
+        for result, count in zip(RESULTS, (good, bad), strict=True):
+            families[series.SLO_WINDOW_EVENTS].append(Sample((promise.name, window, result), count))
+        families[series.SLO_SLI].append(Sample((promise.name, window), slo.sli(good, bad)))
+        families[series.SLO_BURN_RATE].append(
+            Sample((promise.name, window), slo.burn_rate(promise, good, bad))
+        )
+    remaining = slo.budget_remaining(promise, *windows[promise.window])
+    rate = slo.burn_rate(promise, *windows[6 * HOUR])
+    state = slo.traffic_state(promise, windows)
+    families[series.SLO_BUDGET_REMAINING].append(Sample((promise.name,), remaining))
+    families[series.SLO_BUDGET_EXHAUSTION].append(
+        Sample((promise.name,), slo.exhaustion_seconds(promise, remaining, rate))
+    )
+    families[series.SLO_TRAFFIC_STATE] += [
+        Sample((promise.name, name), float(name == state)) for name in TRAFFIC_STATES
+    ]
+
+
+# Spans --------------------------------------------------------------------------------------------
+
+
+def _span_labels(pipeline: Pipeline, row: Any) -> tuple[str, str, str, str]:
+    texts = pipeline.traces.texts
+    return (
+        texts.text(int(row["service"])),
+        texts.text(int(row["name"])),
+        f"SPAN_KIND_{KINDS[row['kind']]}",
+        f"STATUS_CODE_{STATUSES[row['status']]}",
+    )
+
+
+def _span_calls(pipeline: Pipeline) -> Iterator[Sample]:
+    for row in pipeline.spanmetrics.rows:
+        count = int(row["counts"].sum()) if _shown(pipeline, int(row["born"])) else 0
+        yield Sample(_span_labels(pipeline, row), float(count))
+
+
+def _span_durations(pipeline: Pipeline) -> Iterator[Sample]:
+    nothing = (0.0,) * (len(BOUNDS_MS) + 1)
+    for row in pipeline.spanmetrics.rows:
+        shown = _shown(pipeline, int(row["born"]))
+        counts = tuple(float(count) for count in row["counts"]) if shown else nothing
+        total = int(row["sum"]) / SECOND if shown else 0.0
+        yield Sample(_span_labels(pipeline, row), Histogram(_SPAN_BOUNDS, counts, total))
+
+
+# The exporter itself ------------------------------------------------------------------------------
+
+
+def _self_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
+    traces, outcomes = pipeline.traces, pipeline.outcomes
+    latency = Histogram(
+        _LATENCY_BOUNDS,
+        tuple(float(count) for count in outcomes.latency),
+        float(outcomes.latency_sum[0]),
+    )
+    duplicates = {
+        "span": traces.counts[assembly.DUPLICATES],
+        "attempt": outcomes.counts[joining.DUPLICATE_ATTEMPTS],
+        "event": outcomes.counts[joining.DUPLICATE_EVENTS],
+    }
+    skewed = {
+        "span_ahead": traces.counts[assembly.AHEAD],
+        "event_ahead": pipeline.skewed_events,
+        "outcome_too_old": pipeline.slos.totals.too_old[0],
+    }
+    overflow = {
+        "text": traces.texts.overflow,
+        "label_value": traces.counts[assembly.LABELS_OVERFLOW],
+        "operation": pipeline.spanmetrics.overflow,
+        "remembered_traces": traces.settled.overflow,
+        **outcomes.overflow,
+    }
+    return {
+        series.RECEIVED_ITEMS: _by_name(pipeline.received),
+        series.REJECTED_ITEMS: [
+            Sample(("traces", "invalid_id"), float(pipeline.rejected["traces"])),
+            Sample(("events", "no_event"), float(pipeline.rejected["events"])),
+        ],
+        series.DUPLICATES: _by_name(duplicates),
+        series.LATE_SPANS: [Sample((), float(traces.counts[assembly.LATE]))],
+        series.SKEWED_TIMES: _by_name(skewed),
+        series.OVERFLOW: _by_name(overflow),
+        series.WATERMARK: [Sample((), float(pipeline.second or 0))],
+        series.PENDING_SPANS: [Sample((), float(len(traces.spans)))],
+        series.PENDING_TRACES: [Sample((), float(len(traces.traces)))],
+        series.SETTLE_LATENCY: [Sample((), latency)],
+    }
+
+
+def _by_name(values: dict[str, int]) -> list[Sample]:
+    return [Sample((name,), float(value)) for name, value in values.items()]

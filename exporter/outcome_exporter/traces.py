@@ -1,0 +1,248 @@
+"""Assembly: spans grouped into traces, and the attempts found in them.
+
+State: rows of pending spans, traces and candidates; texts as codes; traces settled lately.
+Input: a request's spans with their arrival. Output, once a trace is quiet or old: its spans in
+order, and its attempts.
+
+A trace settles when its root has come and nothing more came for `quiet`, or at `max_age`. What
+arrives later begins the trace anew and is counted as late; its attempts count all the same.
+
+Limits: a span that arrives after its trace was settled is not known to lie below an attempt that
+was settled with it, so a late inner match of the same journey is an attempt of its own. Duplicates
+are told within a trace; a span sent again after its trace was settled counts again in span metrics.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from outcome_exporter.kernels import assembly
+from outcome_exporter.kernels.attributes import Batch
+from outcome_exporter.kernels.pool import Pool, collect, next_busy, schedule
+from outcome_exporter.kernels.recent import Recent
+from outcome_exporter.kernels.texts import Texts
+from outcome_exporter.model import ATTEMPT, LABELS_MAX, SETTLED_SPAN, SpanBatch, Table
+from outcome_exporter.plan import Arrays, Moved, Plan, part
+from outcome_exporter.units import SECOND
+
+_CHUNK = 1 << 16
+"""Spans settled at a time, at least one trace: what a tick holds in memory."""
+
+_CACHE_KEYS = 1 << 15
+_CACHE_LISTS = 1 << 17
+
+
+class SettledTraces(NamedTuple):
+    """Whole traces."""
+
+    spans: Table
+    """SETTLED_SPAN, trace after trace, each by start time."""
+    starts: npt.NDArray[np.int64]
+    """Shape (traces + 1,): where each trace begins in `spans`."""
+    attempts: Table
+    """ATTEMPT."""
+    places: npt.NDArray[np.int64]
+    """Shape of `attempts`: row in `spans` of each attempt's span."""
+
+
+class Traces:
+    """The stage's state."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Nothing is pending."""
+        limits, config = plan.config.limits, plan.config.traces
+        self._plan = plan
+        self._quiet = -(-config.quiet // SECOND)
+        self._max_age = max(-(-config.max_age // SECOND), 1)
+        self.spans = Pool(assembly.PENDING_SPAN)
+        self.traces = Pool(assembly.PENDING_TRACE)
+        self.candidates = Pool(ATTEMPT)
+        self._slots = np.full(4096, -1, np.int32)
+        self.counts = np.zeros(assembly.COUNTS, np.int64)
+        self.settled = Recent(limits.remembered)
+        self.texts = Texts(limits.operations)
+        self._labels = self._empty_labels()
+        self._cache = assembly.Matches(
+            keys=np.zeros(_CACHE_KEYS, np.uint64),
+            first=np.zeros(_CACHE_KEYS, np.int32),
+            lists=np.zeros(max(_CACHE_LISTS, 2 * len(plan.journeys) + 2), np.int32),
+            counts=np.zeros(2, np.int64),
+        )
+
+    def _empty_labels(self) -> assembly.Labels:
+        cap = self._plan.config.limits.label_values
+        labelled = sum(len(journey.labels) for journey in self._plan.journeys)
+        self._label_texts = Texts(cap * labelled)
+        slots = len(self._plan.journeys) * LABELS_MAX
+        values = np.zeros((slots, cap + 2), np.int32)
+        values[:, 1] = 1
+        return assembly.Labels(
+            texts=self._label_texts.arrays,
+            codes=np.zeros((slots, cap * labelled + 2), np.uint16),
+            values=values,
+            counts=np.full(slots, 2, np.int64),
+        )
+
+    def _pools(self) -> assembly.Pools:
+        return assembly.Pools(
+            spans=self.spans.rows,
+            traces=self.traces.rows,
+            candidates=self.candidates.rows,
+            free_spans=self.spans.free,
+            free_traces=self.traces.free,
+            free_candidates=self.candidates.free,
+            wheel=self.traces.wheel,
+            slots=self._slots,
+            counts=self.counts,
+        )
+
+    def ingest(self, batch: SpanBatch, arrival_unix_nano: int) -> None:
+        """Takes a request's spans in."""
+        count = batch.spans.size
+        self.spans.reserve(count)
+        self.traces.reserve(count)
+        self.candidates.reserve(count * max(len(self._plan.spans.selectors), 1))
+        if 2 * (len(self.traces) + count) > self._slots.size:
+            self._slots = np.empty(1 << (4 * (len(self.traces) + count)).bit_length(), np.int32)
+            assembly.reindex(self._pools())
+        clock = np.array([arrival_unix_nano, self._plan.config.time.future, self._quiet], np.int64)
+        assembly.ingest(
+            self._plan.spans,
+            self._pools(),
+            self.texts.arrays,
+            self._labels,
+            self._cache,
+            self.settled.arrays,
+            Batch(batch.payload, batch.spans, batch.resources, batch.attributes),
+            clock,
+        )
+
+    def next_due(self, after: int, until: int) -> int:
+        """First second in (after, until] at which something may settle, else `until`."""
+        return int(next_busy(self.traces.wheel, after, until))
+
+    def settle(self, second: int) -> list[SettledTraces]:
+        """Takes out the traces that are due at a second, in the order they began."""
+        rung = collect(self.traces.wheel, second)
+        if rung.size == 0:
+            return []
+        rows = assembly.ripe(self._pools(), rung, second, self._quiet, self._max_age)
+        self.settled.reserve(rows.size)
+        return [self._take(chunk, second) for chunk in self._chunks(rows)]
+
+    def _chunks(self, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        if rows.size == 0:
+            return []
+        before = np.cumsum(self.traces.rows["spans"][rows]) // _CHUNK
+        return np.split(rows, np.flatnonzero(np.diff(before)) + 1)
+
+    def _take(self, rows: npt.NDArray[np.int64], second: int) -> SettledTraces:
+        pools = self._pools()
+        spans, candidates, _ = assembly.totals(pools, rows)
+        settled = np.empty(spans, SETTLED_SPAN)
+        starts = np.empty(rows.size + 1, np.int64)
+        attempts = np.empty(candidates, ATTEMPT)
+        places = np.empty(candidates, np.int64)
+        found = assembly.settle(
+            pools,
+            rows,
+            self.settled.arrays,
+            second,
+            self._max_age,
+            settled,
+            starts,
+            attempts,
+            places,
+        )
+        return SettledTraces(settled[: starts[-1]], starts, attempts[:found], places[:found])
+
+    def forgive(self, second: int) -> None:
+        """Gives every pending trace its quiet time again: the exporter was away until now."""
+        alive = self._alive()
+        self.traces.rows["last"][: alive.size][alive] = second
+        self.traces.rows["first"][: alive.size][alive] = second
+
+    def _alive(self) -> npt.NDArray[np.bool_]:
+        alive: npt.NDArray[np.bool_] = self.traces.rows["alive"][: self.traces.used] == 1
+        return alive
+
+    def label_values(self, journey: int, packed: int) -> tuple[str, ...]:
+        """The texts of a journey's labels."""
+        return tuple(
+            self._label_texts.text(
+                int(self._labels.values[journey * LABELS_MAX + n, packed >> 10 * n & 1023])
+            )
+            for n in range(len(self._plan.journeys[journey].labels))
+        )
+
+    def pack_labels(self, journey: int, values: list[str]) -> int:
+        """The code of a journey's label values, for attempts that begin with an event."""
+        packed = 0
+        for n, value in enumerate(values):
+            source = np.frombuffer(value.encode(errors="replace"), np.uint8)
+            place = journey * LABELS_MAX + n
+            code = assembly.label_code(self._labels, place, source, 0, source.size)
+            self.counts[assembly.LABELS_OVERFLOW] += code == 1
+            packed |= int(code) << 10 * n
+        return packed
+
+    # Checkpoints ------------------------------------------------------------------------------
+
+    def dump(self) -> Arrays:
+        """What a checkpoint keeps."""
+        arrays: Arrays = {
+            "spans": self.spans.rows[: self.spans.used],
+            "traces": self.traces.rows[: self.traces.used],
+            "candidates": self.candidates.rows[: self.candidates.used],
+            "counts": self.counts,
+            "label_values": self._labels.values,
+            "label_counts": self._labels.counts,
+            "label_codes": self._labels.codes,
+        }
+        for name, table in (("settled", self.settled), ("texts", self.texts)):
+            arrays |= {f"{name}.{key}": value for key, value in table.dump().items()}
+        arrays |= {f"labels.{key}": value for key, value in self._label_texts.dump().items()}
+        return arrays
+
+    def restore(self, arrays: Arrays, moved: Moved) -> None:
+        """Takes over what `dump` gave under a configuration that may have been another."""
+        limits = self._plan.config.limits
+        self.counts[:] = arrays["counts"]
+        self.texts = Texts.restore(limits.operations, part(arrays, "texts"))
+        self.settled = Recent.restore(limits.remembered, part(arrays, "settled"))
+        self._restore_labels(arrays, moved)
+        for pool, name in (
+            (self.spans, "spans"),
+            (self.traces, "traces"),
+            (self.candidates, "candidates"),
+        ):
+            pool.load(arrays[name])
+        spans = np.zeros(self.spans.used, np.bool_)
+        candidates = np.zeros(self.candidates.used, np.bool_)
+        assembly.adopt(self._pools(), moved.journeys, spans, candidates)
+        self.spans.release(spans)
+        self.candidates.release(candidates)
+        self.traces.release(self._alive())
+        self._slots = np.empty(1 << (4 * max(self.traces.used, 1024)).bit_length(), np.int32)
+        assembly.reindex(self._pools())
+        for row in np.flatnonzero(self._alive()).tolist():
+            schedule(self.traces.wheel, row, int(self.traces.rows["last"][row]) + self._quiet)
+
+    def _restore_labels(self, arrays: Arrays, moved: Moved) -> None:
+        """Codes of the journeys whose labels are the same; those of others begin anew."""
+        fresh = self._labels
+        self._label_texts = Texts.restore(fresh.codes.shape[1] - 2, part(arrays, "labels"))
+        texts = len(self._label_texts)
+        codes = np.zeros((fresh.codes.shape[0], max(texts, fresh.codes.shape[1])), np.uint16)
+        values, counts = arrays["label_values"], arrays["label_counts"]
+        width = min(values.shape[1], fresh.values.shape[1])
+        for old, new in enumerate(moved.journeys):
+            if new < 0 or not moved.same_labels[old]:
+                continue
+            to, of = (slice(j * LABELS_MAX, (j + 1) * LABELS_MAX) for j in (int(new), old))
+            fresh.values[to, :width] = values[of, :width]
+            fresh.counts[to] = np.minimum(counts[of], width)
+            codes[to, :texts] = arrays["label_codes"][of, :texts]
+        codes[codes >= width] = 0
+        self._labels = assembly.Labels(self._label_texts.arrays, codes, fresh.values, fresh.counts)
