@@ -102,21 +102,27 @@ class Traffic(NamedTuple):
         return max(valid - bad, 0.0), bad
 
 
-_FINE_SEARCH = Traffic(420, {5 * MINUTE: 4, HOUR: 91, DAY: 2_240, 7 * DAY: 15_902})
+_FINE_SEARCH = Traffic(420, {5 * MINUTE: 4, HOUR: 91, 6 * HOUR: 560, DAY: 2_240, 7 * DAY: 15_902})
 _HEALTHY = {
     "search-fast": _FINE_SEARCH,
     "checkout-success": Traffic(
         35, {5 * MINUTE: 0, HOUR: 2, 6 * HOUR: 31, DAY: 92, 28 * DAY: 2_417}
     ),
-    "checkout-fast": Traffic(35, {5 * MINUTE: 3, HOUR: 40, DAY: 1_022, 28 * DAY: 28_004}),
-    "onboarding-in-a-week": Traffic(0.4, {HOUR: 5, DAY: 201, 30 * DAY: 6_104}),
+    "checkout-fast": Traffic(
+        35, {5 * MINUTE: 3, HOUR: 40, 6 * HOUR: 260, DAY: 1_022, 28 * DAY: 28_004}
+    ),
+    "onboarding-in-a-week": Traffic(
+        0.4, {5 * MINUTE: 1, HOUR: 5, 6 * HOUR: 40, DAY: 201, 30 * DAY: 6_104}
+    ),
 }
 _BURNING = {
     "search-fast": _FINE_SEARCH,
     "checkout-success": Traffic(
         35, {5 * MINUTE: 38, 30 * MINUTE: 131, HOUR: 160, 6 * HOUR: 190, DAY: 251, 28 * DAY: 5_966}
     ),
-    "checkout-fast": Traffic(35, {HOUR: 40, 6 * HOUR: 190, DAY: 1_022, 28 * DAY: 73_904}),
+    "checkout-fast": Traffic(
+        35, {5 * MINUTE: 3, HOUR: 40, 6 * HOUR: 190, DAY: 1_022, 28 * DAY: 73_904}
+    ),
     "onboarding-in-a-week": Traffic(0, {}),
 }
 _NOTHING = {slo.name: Traffic(0, {}) for _, slo in CONFIG.slos}
