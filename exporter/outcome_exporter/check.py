@@ -16,7 +16,6 @@ its outcome only, so criteria about errors and durations would hold always.
 
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ LABELS_MAX = 8
 SERIES_MANY = 10_000
 """Series of one journey's labels above which a warning is due."""
 WINDOW_MAX = 366 * DAY
-TICKET_THRESHOLD_LOW = 0.9
+THRESHOLD_LOW = 0.9
 """A tier below it fires though the budget would last; 28 days at 10 % in 3 days give 0.93."""
 
 _RESERVED_LABELS = {*series.ATTEMPTS.labels, "le", "quantile", "__name__"}
@@ -174,7 +173,7 @@ def _outcome(journey: Journey, path: str) -> Iterator[Problem]:
         if value == 0:
             yield Problem(f"{path}.{key}", "no attempt takes no time at all", "use a longer one")
     if journey.outcome is None:
-        if "join" in journey.model_fields_set:
+        if journey.attempt.span is not None and "join" in journey.model_fields_set:
             problem = "has no effect: without an outcome no event is joined"
             yield _warning(f"{path}.join", problem, "add an outcome, or remove it")
     elif journey.slos and not any(slo.good.achieved or slo.good.within for slo in journey.slos):
@@ -259,7 +258,7 @@ def _tiers(slo: Slo, path: str) -> Iterator[Problem]:
     if not any(tier.severity == "page" for tier in slo.tiers):
         yield _no_page(slo, path)
         return
-    window, highest = format_duration(slo.window), float(1 / _budget(slo))
+    window, highest = format_duration(slo.window), float(1 / slo.budget)
     for tier in burn.TIERS:
         threshold, name = tier.threshold(slo.window), _tier_name(tier)
         if tier.long_window > slo.window:
@@ -272,11 +271,11 @@ def _tiers(slo: Slo, path: str) -> Iterator[Problem]:
                 f"of 100 % reach {highest:.4g}",
                 f"an objective of {_objective_for(tier, slo)} has it",
             )
-        elif threshold < TICKET_THRESHOLD_LOW:
+        elif threshold < THRESHOLD_LOW:
             yield _warning(
                 f"{path}.window",
-                f"the {name} fires at a burn rate of {threshold:.2g}, at which {window} of budget "
-                "would last",
+                f"the {name} fires at a burn rate of {threshold:.2g}, although a budget spent "
+                f"more slowly than 1 outlasts its {window}",
                 "use 28d or 30d",
             )
 
@@ -293,17 +292,13 @@ def _no_page(slo: Slo, path: str) -> Problem:
     easiest = min(pages, key=lambda tier: tier.threshold(slo.window))
     problem = (
         f"nothing could ever page: errors of 100 % reach a burn rate of "
-        f"{float(1 / _budget(slo)):.4g}, and the lowest threshold is "
+        f"{float(1 / slo.budget):.4g}, and the lowest threshold is "
         f"{easiest.threshold(slo.window):.4g}"
     )
     remedy = f"use at least {_objective_for(easiest, slo)}"
     if slo.objective < 1:
         remedy = f"it is in percent: did you mean {(slo.objective * 100).normalize():f}?"
     return Problem(f"{path}.objective", problem, remedy)
-
-
-def _budget(slo: Slo) -> Fraction:
-    return 1 - Fraction(slo.objective) / 100
 
 
 def _objective_for(tier: burn.Tier, slo: Slo) -> Decimal:

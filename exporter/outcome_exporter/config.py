@@ -58,7 +58,7 @@ def _duration(value: object, info: ValidationInfo) -> object:
     elif value and info.context == _FROM_FILE:
         raise ValueError(f"{value} has no unit; write it like 500ms, 10s, 5m, 1h30m or 28d")
     if value > DURATION_MAX:
-        raise ValueError("is longer than ten years; write it like 500ms, 10s, 5m, 1h30m or 28d")
+        raise ValueError(f"{format_duration(value)} is too long; use at most ten years")
     return value
 
 
@@ -143,24 +143,24 @@ _PORT_MAX = 65_535
 
 Name = Annotated[
     str,
+    Field(pattern=f"^{_NAME}$"),
     _matching(
         _NAME, "is no name that works; use letters, digits, - and _, a letter first, at most 63"
     ),
-    Field(json_schema_extra={"pattern": f"^{_NAME}$"}),
 ]
 Label = Annotated[
     str, _matching(_LABEL, "is no label name; use letters, digits and _, no digit first")
 ]
 Currency = Annotated[
     str,
+    Field(pattern=f"^{_CURRENCY}$"),
     _matching(_CURRENCY, "is no currency code; use three capitals such as USD"),
-    Field(json_schema_extra={"pattern": f"^{_CURRENCY}$"}),
 ]
 Url = Annotated[
     str,
     # The status page links it: a `javascript:` address must not get there.
+    Field(pattern=f"^({_URL})?$"),
     _matching(f"({_URL})?", "is no web address; begin with https:// or http://"),
-    Field(json_schema_extra={"pattern": f"^({_URL})?$"}),
 ]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 
@@ -173,9 +173,9 @@ def _port(address: str) -> str:
 
 Address = Annotated[
     str,
+    Field(pattern=f"^{_ADDRESS}$", examples=["0.0.0.0:4317"]),
     _matching(_ADDRESS, "is no address to listen on; write host and port, like 0.0.0.0:4317"),
     AfterValidator(_port),
-    Field(json_schema_extra={"pattern": f"^{_ADDRESS}$", "examples": ["0.0.0.0:4317"]}),
 ]
 """Host and port; port 0 takes a free one."""
 
@@ -237,15 +237,15 @@ class Exposition(Model):
 
 
 class Limits(Model):
-    pending_spans: int = Field(default=5_000_000, ge=1_000)
+    pending_spans: int = Field(default=5_000_000, strict=True, ge=1_000)
     """Spans of traces that are not settled; above it senders are asked to wait."""
-    pending_attempts: int = Field(default=2_000_000, ge=1_000)
+    pending_attempts: int = Field(default=2_000_000, strict=True, ge=1_000)
     """Attempts and events that wait for each other."""
-    remembered: int = Field(default=2_000_000, ge=1_000)
+    remembered: int = Field(default=2_000_000, strict=True, ge=1_000)
     """Settled attempts, traces and events that are remembered to tell duplicates."""
-    operations: int = Field(default=10_000, ge=10)
+    operations: int = Field(default=10_000, strict=True, ge=10)
     """Distinct services and span names; more become `other`."""
-    label_values: int = Field(default=20, ge=1, le=1_000)
+    label_values: int = Field(default=20, strict=True, ge=1, le=1_000)
     """Distinct values of each label of a journey; more become `other`."""
 
 
@@ -267,8 +267,10 @@ class Attempt(Model):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.span is None) == (self.event is None):
-            raise ValueError("an attempt begins with a span or with an event; give one of them")
+        if self.span is None and self.event is None:
+            raise ValueError("begins with nothing; add a span or an event")
+        if self.span is not None and self.event is not None:
+            raise ValueError("begins with a span and with an event; keep one of them")
         return self
 
 
@@ -348,7 +350,8 @@ def _percent(value: object) -> Decimal:
     except ArithmeticError:
         percent = Decimal("nan")
     if not percent.is_finite() or percent <= 0:
-        raise ValueError("is no percentage; write the share that must be good like 99.9")
+        remedy = "write the share that must be good like 99.9"
+        raise ValueError(f"{wording.shown(value)} is no percentage; {remedy}")
     if percent > OBJECTIVE_MAX:
         room = "no error budget" if percent >= 100 else "too little error budget"  # noqa: PLR2004
         raise ValueError(f"{value} leaves {room}; use at most {OBJECTIVE_MAX}")
@@ -377,7 +380,12 @@ class Slo(Model):
     @property
     def budget_ratio(self) -> float:
         """Share of events that may be bad, without the noise of `1 - 0.999`."""
-        return float(1 - Fraction(self.objective) / 100)
+        return float(self.budget)
+
+    @property
+    def budget(self) -> Fraction:
+        """Share of events that may be bad, exactly."""
+        return 1 - Fraction(self.objective) / 100
 
     @property
     def tiers(self) -> tuple[burn.Tier, ...]:
@@ -390,7 +398,7 @@ class Slo(Model):
             tier
             for tier in burn.TIERS
             if tier.long_window <= self.window
-            and tier.threshold(self.window) * self.budget_ratio < 1
+            and tier.budget_share * self.window * self.budget < tier.long_window
         )
 
     @property
@@ -412,7 +420,9 @@ class Journey(Model):
     slow_above: Duration | None = None
     value: Value | None = None
     user: User | None = None
-    labels: dict[Label, Text] = {}
+    labels: dict[Label, Text] = Field(
+        default={}, json_schema_extra={"propertyNames": {"pattern": f"^{_LABEL}$"}}
+    )
     """Label of `outcome_attempts_total` → attribute it shows."""
     slos: tuple[Slo, ...] = ()
 

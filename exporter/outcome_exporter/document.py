@@ -1,8 +1,9 @@
 """Reads one YAML file as plain data, strictly, and remembers the line of every value.
 
 Stricter than YAML: one document, no duplicate keys, no merge keys, no tags, keys are text.
-Dates are not read as dates: nothing in a configuration is one, and `2024-01-01` as a version
-must stay text. Aliases work, but size, depth and the number of values after expansion are
+Scalars are read as in the core schema of YAML 1.2, decimal numbers only: `no`, `on`, `1:30`,
+`0644` and `2024-01-01` stay text, where PyYAML makes of them booleans, numbers to the base of 60
+or 8, and a date. Aliases work, but size, depth and the number of values after expansion are
 bounded, so that a hostile or mistaken file costs a second at most.
 
 A path is what problems name: ``journeys[0].slos[1].objective``, and
@@ -89,12 +90,23 @@ class _Stop(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads neither dates nor merge keys."""
+    """SafeLoader that reads scalars as said above."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  # the base class keeps it there
-        first: [(tag, pattern) for tag, pattern in resolvers if tag in _SCALARS]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    yaml_implicit_resolvers = {}  # noqa: RUF012  # filled below, where the base class looks
+
+
+for _kind, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?",
+        list("-+.0123456789"),
+    ),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
+):
+    _Loader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
 def _parse(content: bytes) -> Document:
@@ -169,6 +181,8 @@ class _Reader:
                 self.value(entry, child(path, index), depth + 1)
                 for index, entry in enumerate(node.value)
             ]
+        if isinstance(node, yaml.ScalarNode):
+            self.texts[path] = node.value
         return self._scalar(node, path)
 
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, object]:
@@ -212,7 +226,6 @@ class _Reader:
             problem = Problem(path, f"the tag {tag} is not supported", "leave it out", line=line)
             self.problems.append(problem)
             return None
-        self.texts.setdefault(path, node.value)
         try:
             value: Hashable = self.loader.construct_object(node)
         except (ValueError, KeyError):

@@ -87,7 +87,7 @@ def _missing(location: _Location, model: type[BaseModel]) -> tuple[str, str]:
 
 def _flow(value: object) -> str:
     """A value as YAML on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

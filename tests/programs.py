@@ -1,0 +1,199 @@
+"""Programs beside Python that tests need: found, installed where that is possible, or skipped.
+
+`require("prometheus")` returns the program's path. Where it is missing and this is Debian and
+root, its package is installed; a Go program is built through the Go module proxy into
+`.cache/bin`. Otherwise the test is skipped with a reason, which pytest prints at the end; with
+`CI=true` it fails instead, so that no check is lost unnoticed.
+
+Installing takes longer than a test may: call `require` in a fixture, which has no time limit.
+"""
+
+import contextlib
+import fcntl
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+CACHE = Path(__file__).parents[1] / ".cache"
+INSTALL_SECONDS_MAX = 900
+POLICY = Path("/usr/sbin/policy-rc.d")
+"""Debian asks it before a package starts a daemon; 101 means no."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a program is called, and where it comes from."""
+
+    commands: tuple[str, ...]
+    debian: str = ""
+    """Debian package."""
+    go: str = ""
+    """Go package with its version; needs a Go compiler."""
+
+
+PROGRAMS = {
+    "prometheus": Program(("prometheus",), debian="prometheus"),
+    "promtool": Program(("promtool",), debian="prometheus"),
+    "alertmanager": Program(
+        ("prometheus-alertmanager", "alertmanager"), debian="prometheus-alertmanager"
+    ),
+    "amtool": Program(("amtool",), debian="prometheus-alertmanager"),
+    "chromium": Program(("chromium", "chromium-browser"), debian="chromium"),
+    "chromedriver": Program(("chromedriver",), debian="chromium-driver"),
+    "node": Program(("node", "nodejs"), debian="nodejs"),
+    "npm": Program(("npm",), debian="npm"),
+    "go": Program(("go",), debian="golang-go"),
+    "helm": Program(("helm",), go="helm.sh/helm/v3/cmd/helm@v3.21.4"),
+}
+
+
+class Missing(Exception):
+    """A program is not there and could not be installed."""
+
+
+class Machine(Protocol):
+    """What looking for and installing programs needs of the machine."""
+
+    is_root: bool
+
+    def which(self, command: str) -> str | None:
+        """Path of a command."""
+
+    def run(self, command: Sequence[str], env: Mapping[str, str]) -> str:
+        """Runs a command with more environment; what went wrong, empty if nothing did."""
+
+    def installing(self) -> contextlib.AbstractContextManager[None]:
+        """One installation at a time, and none that starts a daemon."""
+
+
+def require(name: str) -> str:
+    """Path of a program; skips the test where there is none, fails it with `CI=true`."""
+    path, why = _found(name)
+    if why:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(why)
+    return path
+
+
+@functools.cache
+def _found(name: str) -> tuple[str, str]:
+    # Kept, failures too: an installation that failed is not tried again by every test.
+    try:
+        return find(name, ThisMachine()), ""
+    except Missing as missing:
+        return "", str(missing)
+
+
+def find(name: str, machine: Machine) -> str:
+    """Path of a program, installed if need be.
+
+    Raises:
+        Missing: It is not there and cannot be installed; says why.
+    """
+    program = PROGRAMS[name]
+    path = _which(program, machine)
+    if path is None:
+        with machine.installing():
+            # Another process may have installed it while this one waited.
+            path = _which(program, machine) or _installed(name, program, machine)
+    return path
+
+
+def _which(program: Program, machine: Machine) -> str | None:
+    return next(filter(None, map(machine.which, program.commands)), None)
+
+
+def _installed(name: str, program: Program, machine: Machine) -> str:
+    why = _build(program.go, machine) if program.go else _apt(program.debian, machine)
+    path = _which(program, machine)
+    if path is None:
+        source = program.go or f"Debian's package {program.debian}"
+        raise Missing(f"{name} is missing: {why or 'installed, but not on the PATH'} ({source})")
+    return path
+
+
+def _apt(package: str, machine: Machine) -> str:
+    if machine.which("apt-get") is None:
+        return "there is no apt-get to install it"
+    if not machine.is_root:
+        return "only root can install it"
+    env = {"DEBIAN_FRONTEND": "noninteractive"}
+    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+    install = [*apt, "install", "-y", "--no-install-recommends", package]
+    if not machine.run(install, env):
+        return ""
+    # The lists may be old, or not there at all.
+    return machine.run([*apt, "update"], env) or machine.run(install, env)
+
+
+def _build(package: str, machine: Machine) -> str:
+    go = machine.which("go")
+    if go is None:
+        return "there is no Go compiler to build it"
+    env = {
+        "GOBIN": str(CACHE / "bin"),
+        "GOPATH": str(CACHE / "go"),
+        "GOCACHE": str(CACHE / "go-build"),
+        # Go's module cache is read-only by default, which `make clean` could not remove.
+        "GOFLAGS": "-modcacherw -trimpath",
+    }
+    return machine.run([go, "install", package], env)
+
+
+class ThisMachine:
+    """The machine that the tests run on."""
+
+    def __init__(self, policy: Path = POLICY, cache: Path = CACHE) -> None:
+        self.is_root = os.geteuid() == 0
+        self.policy = policy
+        self.cache = cache
+
+    def which(self, command: str) -> str | None:
+        places = [str(self.cache / "bin"), os.environ.get("PATH", os.defpath)]
+        return shutil.which(command, path=os.pathsep.join(places))
+
+    def run(self, command: Sequence[str], env: Mapping[str, str]) -> str:
+        try:
+            done = subprocess.run(
+                command,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=INSTALL_SECONDS_MAX,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        said = (done.stderr or done.stdout).strip().splitlines()
+        last = said[-1] if said else f"exit code {done.returncode}"
+        return f"{' '.join(command[:2])} failed: {last}" if done.returncode else ""
+
+    @contextlib.contextmanager
+    def installing(self) -> Iterator[None]:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with (self.cache / "install.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with self._no_daemons():
+                yield
+
+    @contextlib.contextmanager
+    def _no_daemons(self) -> Iterator[None]:
+        try:
+            with self.policy.open("x") as file:
+                file.write("#!/bin/sh\nexit 101\n")
+        except OSError:
+            yield  # not ours to write, or the machine has one of its own
+            return
+        try:
+            self.policy.chmod(0o755)
+            yield
+        finally:
+            self.policy.unlink()

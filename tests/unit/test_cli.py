@@ -1,0 +1,140 @@
+"""The commands, from the outside."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import outcome_exporter
+from outcome_exporter import cli, config
+from outcome_exporter.errors import LogCorrupt, OutcomeExporterError, StateCorrupt
+
+ROOT = Path(__file__).parents[2]
+BEGINS_AND_SUCCEEDS = (
+    "checkout: begins with span POST /api/checkout of frontend; "
+    "succeeds with event shop.order.completed within 5m"
+)
+
+
+def run(*arguments, **environment):
+    return run_python("-m", "outcome_exporter", *arguments, **environment)
+
+
+def run_python(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+def test_help_names_every_command_and_where_to_begin():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "outcome-exporter demo" in done.stdout
+    for command in ("serve", "demo", "check", "schema"):
+        assert f"\n  {command} " in done.stdout
+    assert "..." not in done.stdout.split("Commands:")[1]
+
+
+def test_help_does_not_import_what_is_slow():
+    program = (
+        "import sys; from outcome_exporter import cli\n"
+        "try: cli.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('numba', 'numpy', 'grpc', 'pydantic') if name in sys.modules])"
+    )
+    done = run_python("-c", program)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_version():
+    done = run("--version")
+    assert done.stdout == f"outcome-exporter {outcome_exporter.__version__}\n"
+
+
+def test_check_says_what_is_promised():
+    done = run("check", "-c", "examples/checkout.yaml")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "examples/checkout.yaml is good: 1 journey, 2 SLOs",
+        "",
+        BEGINS_AND_SUCCEEDS,
+        "  checkout-success: 99.5 % achieved and without error over 28d",
+        "    pages at 6.72 % bad over 1h and 5m, 2.8 % bad over 6h and 30m",
+        "    tickets at 1.4 % bad over 1d and 2h, 0.467 % bad over 3d and 6h",
+        "  checkout-fast: 95 % faster than 800ms over 28d",
+        "    pages at 67.2 % bad over 1h and 5m, 28 % bad over 6h and 30m",
+        "    tickets at 14 % bad over 1d and 2h, 4.67 % bad over 3d and 6h",
+    ]
+
+
+def test_a_bad_configuration_ends_in_lines_and_exit_code_2():
+    done = run("check", "-c", "tests/bad_configs/objective-100.yaml", PYTHONWARNINGS="error")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[0] == (
+        "tests/bad_configs/objective-100.yaml:6: journeys[0].slos[0].objective: "
+        "100 leaves no error budget; use at most 99.9999"
+    )
+
+
+def test_schema_is_json():
+    assert json.loads(run("schema").stdout) == config.json_schema()
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["check"], ["serv"]])
+def test_wrong_usage_is_exit_code_2_without_a_traceback(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Usage:" in done.stderr
+
+
+def call(monkeypatch, *arguments, module, **functions):
+    """Runs the command line in this process, with a module replaced."""
+    monkeypatch.setitem(sys.modules, f"outcome_exporter.{module}", SimpleNamespace(**functions))
+    monkeypatch.setattr(sys, "argv", ["outcome-exporter", *arguments])
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main()
+    return exit_info.value.code
+
+
+def test_serve_and_demo_pass_their_arguments_on(monkeypatch):
+    calls = []
+    serve_code = call(monkeypatch, "serve", "-c", "a.yaml", module="server", serve=calls.append)
+    demo_code = call(
+        monkeypatch, "demo", "--fast", module="demo", run=lambda *, fast: calls.append(fast)
+    )
+    assert (serve_code, demo_code) == (0, 0)
+    assert calls == [Path("a.yaml"), True]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (LogCorrupt("bad checksum", offset=7), 3, "log is damaged at offset 7: bad checksum"),
+        (StateCorrupt("written by a newer version"), 3, "written by a newer version"),
+        (OutcomeExporterError("something else"), 1, "something else"),
+    ],
+)
+def test_errors_end_as_one_line_and_an_exit_code(error, code, said, monkeypatch, capsys):
+    def serve(_path):
+        raise error
+
+    assert call(monkeypatch, "serve", "-c", "a.yaml", module="server", serve=serve) == code
+    assert capsys.readouterr().err == f"outcome-exporter: {said}\n"
+
+
+def test_colours_are_for_terminals_only():
+    piped = run("check", "-c", "tests/bad_configs/objective-100.yaml", FORCE_COLOR="", TERM="xterm")
+    assert "\x1b" not in piped.stderr
