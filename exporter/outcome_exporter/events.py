@@ -223,7 +223,7 @@ def _with_data(where: str, event: dict[str, Json]) -> Mapping[str, Any]:
     if encoded is None:
         return event
     if event.get("data") is not None:
-        raise DecodeError(f"{where}: both data and data_base64; send one of them")
+        raise DecodeError(f"{where}.data_base64: there is data as well; send one of them")
     content_type = event.get("datacontenttype")
     try:
         body = base64.b64decode(str(encoded), validate=True)

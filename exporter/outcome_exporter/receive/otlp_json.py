@@ -154,8 +154,9 @@ def _bool(value: Json) -> bool:
 
 
 def _hex(value: Json) -> bytes:
+    text = _string(value)
     try:
-        return binascii.unhexlify(_string(value))
+        return binascii.unhexlify(text)
     except ValueError:
         raise _Bad(f"{_show(value)} is no hex; OTLP writes ids in hex, not in base64") from None
 
