@@ -53,7 +53,7 @@ TIME_MAX = 2**63 - 1
 """Times beyond int64 (1677 to 2262) are taken as its ends: valid, and skewed beyond doubt."""
 
 
-# CloudEvents ----------------------------------------------------------------------------------
+# CloudEvents ------------------------------------------------------------------------------------
 
 SPEC_VERSION = "1.0"
 
@@ -239,7 +239,7 @@ def _with_data(where: str, event: dict[str, Json]) -> Mapping[str, Any]:
     return {**event, "data": data}
 
 
-# OTLP log records -----------------------------------------------------------------------------
+# OTLP log records -------------------------------------------------------------------------------
 
 UNKNOWN_SERVICE = "unknown_service"
 """As the resource conventions of OpenTelemetry call a service that does not say its name."""
@@ -330,7 +330,7 @@ def _value(value: AnyValue) -> object:
     return plain
 
 
-# Paths ----------------------------------------------------------------------------------------
+# Paths ------------------------------------------------------------------------------------------
 
 
 def lookup(fields: Mapping[str, Any], path: str) -> object:

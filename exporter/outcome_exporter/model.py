@@ -59,7 +59,7 @@ class Record(NamedTuple):
     """What the receiver decoded from it already; None when read back from disk."""
 
 
-# Columns of a trace request ------------------------------------------------------------------
+# Columns of a trace request
 
 SPAN = np.dtype(
     [
@@ -119,9 +119,11 @@ class SpanBatch(NamedTuple):
     """ATTRIBUTE: those of wanted keys, grouped by their span or resource."""
     rejected: int
     """Spans left out because a trace id or span id was zero or of the wrong length."""
+    wanted: object = None
+    """The keys that ATTRIBUTE.key counts, so that whoever wants others decodes again."""
 
 
-# An assembled trace -----------------------------------------------------------------------------
+# An assembled trace
 
 SETTLED_SPAN = np.dtype(
     [
@@ -141,7 +143,7 @@ SETTLED_SPAN = np.dtype(
 )
 """The spans of one trace as blame reads them, by start time; duplicates are gone."""
 
-# Business events ------------------------------------------------------------------------------
+# Business events
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ class EventBatch(NamedTuple):
     """Records that are no event: no type, or no name."""
 
 
-# From stage to stage ----------------------------------------------------------------------------
+# From stage to stage
 
 JOIN_KEYS_MAX = 4
 """Join keys of a journey."""
@@ -253,7 +255,7 @@ BUCKET = np.dtype(
 )
 """What one SLO counted in one minute."""
 
-# Series ---------------------------------------------------------------------------------------
+# Series
 
 
 class Exemplar(NamedTuple):

@@ -113,7 +113,7 @@ class Outcomes:
             counts=np.zeros(2, np.int64),
         )
 
-    # What arrives ---------------------------------------------------------------------------------
+    # What arrives
 
     def add_attempts(self, attempts: Table, second: int) -> Settled:
         """Takes ATTEMPT rows that became known; writes their bookkeeping."""
@@ -141,7 +141,7 @@ class Outcomes:
         self.counts[k.DUPLICATE_EVENTS] += known
         return not known
 
-    # What does not arrive -------------------------------------------------------------------------
+    # What does not arrive
 
     def next_due(self, after: int, until: int) -> int:
         """First second in (after, until] at which somebody may have waited enough, else `until`."""
@@ -160,7 +160,7 @@ class Outcomes:
             k.expire_claims(state, rows, moment)
         return _written(out)
 
-    # What is shown --------------------------------------------------------------------------------
+    # What is shown
 
     @property
     def combinations(self) -> Table:
@@ -180,7 +180,7 @@ class Outcomes:
         """A journey's recent mean value, in its currency."""
         return float(self.mean[journey]) / MILLIONTHS
 
-    # Checkpoints ----------------------------------------------------------------------------------
+    # Checkpoints
 
     def dump(self) -> Arrays:
         """What a checkpoint keeps."""

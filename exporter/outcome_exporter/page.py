@@ -494,7 +494,7 @@ def _waiting(config: Config, read: _Reader) -> Headline:
     )
 
 
-# Journeys -----------------------------------------------------------------------------------------
+# Journeys ---------------------------------------------------------------------------------------
 
 
 def _in_need(config: Config, promises: Sequence[Promise]) -> list[Journey]:
@@ -628,7 +628,7 @@ def _changes(service: str, version: str, read: _Reader, now_unix_nano: int) -> l
     ]
 
 
-# The exporter itself ------------------------------------------------------------------------------
+# The exporter itself ----------------------------------------------------------------------------
 
 
 def _warnings(read: _Reader, not_ready: str | None) -> list[str]:

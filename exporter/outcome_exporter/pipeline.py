@@ -13,8 +13,6 @@ Not thread-safe: the caller lets one thread in at a time.
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from outcome_exporter.claims import Reader
 from outcome_exporter.config import Config
 from outcome_exporter.errors import StateCorrupt
@@ -68,10 +66,19 @@ class Pipeline:
         self.next_offset = 0
         """Offset of the log up to which the state accounts for it."""
         self.received = {"traces": 0, "events": 0}
-        self.rejected = {"traces": 0, "events": 0}
         self.skewed_events = 0
 
-    # Input ----------------------------------------------------------------------------------------
+    @property
+    def pending(self) -> dict[str, tuple[int, int]]:
+        """What waits in memory, by name: how many, and the limit."""
+        limits = self.config.limits
+        return {
+            "spans": (len(self.traces.spans), limits.pending_spans),
+            "attempts": (len(self.outcomes.attempts), limits.pending_attempts),
+            "events": (len(self.outcomes.claims), limits.pending_attempts),
+        }
+
+    # Input
 
     def decode(self, kind: Kind, payload: bytes) -> SpanBatch | EventBatch:
         """A decompressed payload as columns or events; touches no state, thread-safe.
@@ -81,7 +88,7 @@ class Pipeline:
         """
         match kind:
             case Kind.TRACES:
-                return decode_spans(payload, self._wanted)
+                return decode_spans(payload, self._wanted)._replace(wanted=self._wanted)
             case Kind.LOGS:
                 return decode_logs(payload)
             case Kind.CLOUDEVENTS:
@@ -95,20 +102,24 @@ class Pipeline:
         if record.kind is Kind.START:
             self._start(record.arrival_unix_nano)
         self.advance(record.arrival_unix_nano)
-        match record.decoded or self._decode_record(record):
+        match self._decoded(record):
             case SpanBatch() as spans:
                 self.received["traces"] += spans.spans.size
-                self.rejected["traces"] += spans.rejected
                 self.traces.ingest(spans, record.arrival_unix_nano)
             case EventBatch() as events:
                 self.received["events"] += len(events.events)
-                self.rejected["events"] += events.rejected
                 self._take_events(events.events, record.arrival_unix_nano)
         self.next_offset = record.offset + 1
 
-    def _decode_record(self, record: Record) -> SpanBatch | EventBatch | None:
+    def _decoded(self, record: Record) -> SpanBatch | EventBatch | None:
         if record.kind is Kind.START:
             return None
+        # What was decoded for another configuration has other attributes.
+        match record.decoded:
+            case SpanBatch(wanted=wanted) if wanted is self._wanted:
+                return record.decoded
+            case EventBatch():
+                return record.decoded
         return self.decode(record.kind, decompress(record.encoding, record.payload, _ANY_SIZE))
 
     def _start(self, arrival: int) -> None:
@@ -137,7 +148,7 @@ class Pipeline:
             return arrival
         return time
 
-    # The clock ------------------------------------------------------------------------------------
+    # The clock
 
     def advance(self, now_unix_nano: int) -> None:
         """Moves the clock on, second by second where something is due; never back."""
@@ -167,7 +178,7 @@ class Pipeline:
         self.slos.add(settled.verdicts)
         self.users.add(BAD, settled.bad)
 
-    # Checkpoints ----------------------------------------------------------------------------------
+    # Checkpoints
 
     def dump(self) -> tuple[dict[str, Any], Arrays]:
         """The whole state but the buckets, as (JSON, arrays). The arrays are views."""
@@ -176,7 +187,6 @@ class Pipeline:
             "names": self.plan.names(),
             "second": self.second,
             "received": self.received,
-            "rejected": self.rejected,
             "skewed_events": self.skewed_events,
         }
         stages = {
@@ -209,7 +219,6 @@ class Pipeline:
         moved = Moved.between(meta["names"], self.plan.names())
         self.second = meta["second"]
         self.received.update(meta["received"])
-        self.rejected.update(meta["rejected"])
         self.skewed_events = meta["skewed_events"]
         self.next_offset = next_offset
         self.traces.restore(part(arrays, "traces"), moved)
@@ -217,8 +226,3 @@ class Pipeline:
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
         self.users.restore(part(arrays, "users"), moved)
         self.slos.restore(part(arrays, "slos"), moved)
-
-
-def copied(arrays: Arrays) -> Arrays:
-    """Arrays that the pipeline no longer changes."""
-    return {name: np.array(array) for name, array in arrays.items()}

@@ -118,7 +118,7 @@ class Slos:
             k.shift(self._windows, length, 1, self._store.sum_minutes(first, self.minute))
             k.shift(self._windows, length, 1, rows[within])
 
-    # What is shown --------------------------------------------------------------------------------
+    # What is shown
 
     def window_events(self, slo: int) -> list[tuple[int, float, float]]:
         """Of every window of an SLO: (length in ns, good events, bad events)."""
@@ -130,7 +130,7 @@ class Slos:
             )
         ]
 
-    # Checkpoints ----------------------------------------------------------------------------------
+    # Checkpoints
 
     def fresh(self) -> Table:
         """BUCKET rows to be added to the store; call `flushed` once they are there."""

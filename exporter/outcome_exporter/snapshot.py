@@ -6,12 +6,11 @@ sees its first event. Cost: O(series), and it copies what it shows.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from outcome_exporter import burn, series, slo
+from outcome_exporter import series, slo
 from outcome_exporter.kernels import assembly, joining
 from outcome_exporter.kernels.operations import BOUNDS_MS, KINDS, STATUSES
-from outcome_exporter.model import OK, REASONS, Exemplar, Histogram, Sample, Snapshot
+from outcome_exporter.model import OK, REASONS, Exemplar, Histogram, Row, Sample, Snapshot
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.units import HOUR, MICROSECOND, MILLIONTHS, SECOND, format_duration
 from outcome_exporter.users import OUTCOMES as USER_OUTCOMES
@@ -57,7 +56,7 @@ def _exemplar(hi: int, lo: int, time: int) -> Exemplar | None:
     return Exemplar(f"{hi:016x}{lo:016x}", 1.0, time) if hi or lo else None
 
 
-# Outcomes -----------------------------------------------------------------------------------------
+# Outcomes
 
 
 def _attempts(pipeline: Pipeline) -> Iterator[Sample]:
@@ -112,7 +111,7 @@ def _users(pipeline: Pipeline) -> Iterator[Sample]:
                     yield Sample((journey.name, outcome_name, window_name), count)
 
 
-# SLOs ---------------------------------------------------------------------------------------------
+# SLOs
 
 
 def _slo_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
@@ -186,10 +185,10 @@ def _add_windows(families: dict[series.Family, list[Sample]], pipeline: Pipeline
     ]
 
 
-# Spans --------------------------------------------------------------------------------------------
+# Spans
 
 
-def _span_labels(pipeline: Pipeline, row: Any) -> tuple[str, str, str, str]:
+def _span_labels(pipeline: Pipeline, row: Row) -> tuple[str, str, str, str]:
     texts = pipeline.traces.texts
     return (
         texts.text(int(row["service"])),
@@ -214,7 +213,7 @@ def _span_durations(pipeline: Pipeline) -> Iterator[Sample]:
         yield Sample(_span_labels(pipeline, row), Histogram(_SPAN_BOUNDS, counts, total))
 
 
-# The exporter itself ------------------------------------------------------------------------------
+# The exporter itself
 
 
 def _self_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
@@ -243,10 +242,6 @@ def _self_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
     }
     return {
         series.RECEIVED_ITEMS: _by_name(pipeline.received),
-        series.REJECTED_ITEMS: [
-            Sample(("traces", "invalid_id"), float(pipeline.rejected["traces"])),
-            Sample(("events", "no_event"), float(pipeline.rejected["events"])),
-        ],
         series.DUPLICATES: _by_name(duplicates),
         series.LATE_SPANS: [Sample((), float(traces.counts[assembly.LATE]))],
         series.SKEWED_TIMES: _by_name(skewed),

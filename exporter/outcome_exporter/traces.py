@@ -187,7 +187,7 @@ class Traces:
             packed |= int(code) << 10 * n
         return packed
 
-    # Checkpoints ------------------------------------------------------------------------------
+    # Checkpoints
 
     def dump(self) -> Arrays:
         """What a checkpoint keeps."""

@@ -139,7 +139,7 @@ class Labels(NamedTuple):
     """Shape (journeys x LABELS_MAX,): codes given, from 2 on."""
 
 
-# Matching -------------------------------------------------------------------------------------
+# Matching
 
 
 @kernel
@@ -288,7 +288,7 @@ def _fill(
     attempt.weight = adjusted_count(batch.payload, at, at + np.int64(row.tracestate_len))
 
 
-# Assembly -------------------------------------------------------------------------------------
+# Assembly
 
 
 @kernel
@@ -482,7 +482,7 @@ def _read_fixed(batch: Batch, span: int, texts: TextArrays, scratch: Bytes, pend
     pending.peer = code_of(batch, peer, texts, scratch)
 
 
-# Settling -------------------------------------------------------------------------------------
+# Settling
 
 
 @kernel

@@ -144,7 +144,7 @@ class Output(NamedTuple):
     """Verdicts, bad attempts."""
 
 
-# Waiting under keys -----------------------------------------------------------------------------
+# Waiting under keys
 
 
 @kernel
@@ -254,7 +254,7 @@ def _has_mate(side: Side, attempt: Row) -> bool:
     return False
 
 
-# Counting -----------------------------------------------------------------------------------------
+# Counting
 
 
 @kernel
@@ -428,7 +428,7 @@ def _judge(
     return due
 
 
-# What arrives -------------------------------------------------------------------------------------
+# What arrives
 
 
 @kernel
@@ -597,7 +597,7 @@ def add_claims(
             _remove(state.attempts, waiting)
 
 
-# What did not arrive ------------------------------------------------------------------------------
+# What did not arrive
 
 
 @kernel

@@ -48,7 +48,7 @@ from outcome_exporter.kernels import otlp_schema
 from outcome_exporter.kernels.otlp_schema import SCHEMA, Message
 from outcome_exporter.model import ATTRIBUTE, RESOURCE, SPAN, AttributeType, Bytes, SpanBatch, Table
 
-# Problems --------------------------------------------------------------------------------------
+# Problems ---------------------------------------------------------------------------------------
 # A place is an int64: from 0 a position in the payload, below 0 a problem and where it is.
 
 _PROBLEMS: Final = (
@@ -76,7 +76,7 @@ _TOO_DEEP: Final = 9
 _FULL: Final = 15
 """No problem of the payload: there are more attributes than there is room for."""
 
-# The format --------------------------------------------------------------------------------------
+# The format -------------------------------------------------------------------------------------
 
 _DEPTH_MAX: Final = 100
 _LENGTH_MAX: Final = 2**31 - 2
@@ -140,7 +140,7 @@ _TYPE_INT: Final = int(AttributeType.INT)
 _TYPE_DOUBLE: Final = int(AttributeType.DOUBLE)
 _TYPE_BYTES: Final = int(AttributeType.BYTES)
 
-# Wanted keys -------------------------------------------------------------------------------------
+# Wanted keys ------------------------------------------------------------------------------------
 
 _SLOT: Final = np.dtype(
     [
@@ -203,7 +203,7 @@ def _first_slot_of(head: int, tail: int, length: int) -> int:
         return int(_hash.py_func(np.uint64(head), np.uint64(tail), np.uint64(length)))
 
 
-# Decoding ----------------------------------------------------------------------------------------
+# Decoding ---------------------------------------------------------------------------------------
 
 
 def decode_spans(payload: bytes | Bytes, wanted: WantedKeys) -> SpanBatch:
@@ -250,7 +250,7 @@ def _error_at(place: int) -> DecodeError:
     return DecodeError(f"no OTLP trace request: {_PROBLEMS[problem]}", offset=offset)
 
 
-# Reading bytes -----------------------------------------------------------------------------------
+# Reading bytes ----------------------------------------------------------------------------------
 # No function reads at or beyond `end`, which is never beyond the payload, nor before the payload.
 
 _kernel = njit(nogil=True, cache=True)
@@ -358,7 +358,7 @@ def _long_content(payload: Bytes, at: int, end: int) -> Any:
     return start, start + length
 
 
-# UTF-8 -------------------------------------------------------------------------------------------
+# UTF-8 ------------------------------------------------------------------------------------------
 
 
 @_inline
@@ -413,7 +413,7 @@ def _check_utf8(payload: Bytes, at: int, end: int) -> int:
     return end
 
 
-# What is not read ----------------------------------------------------------------------------------
+# What is not read -------------------------------------------------------------------------------
 
 
 @_part
@@ -493,7 +493,7 @@ def _skip_field(
             return at
 
 
-# Attributes --------------------------------------------------------------------------------------
+# Attributes -------------------------------------------------------------------------------------
 
 
 @_inline
@@ -631,7 +631,7 @@ def _read_key_value(
     return at, row + 1
 
 
-# Spans -------------------------------------------------------------------------------------------
+# Spans ------------------------------------------------------------------------------------------
 
 
 @_inline
@@ -793,7 +793,7 @@ def _read_span(
     return at, True, row
 
 
-# Requests ----------------------------------------------------------------------------------------
+# Requests ---------------------------------------------------------------------------------------
 
 
 @_part

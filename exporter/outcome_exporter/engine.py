@@ -1,0 +1,268 @@
+"""The pipeline at work: one thread that reads the log, moves the clock, and checkpoints.
+
+    log ─▶ ingest ─▶ ingest ─▶ … ─▶ checkpoint (state, buckets, offset) ─▶ trim the log
+
+Only this thread changes the pipeline. Readers (a scrape, the page) hold the lock while they copy,
+the thread holds it while it changes something; a checkpoint only reads, so that scrapes go on
+while it is written. A checkpoint that fails is counted and tried again: until one succeeds the
+log keeps everything, and once it is full the senders are asked to wait.
+
+On start the state of the last checkpoint is taken over, and what the log holds beyond it is
+read again; until that is done the exporter is not ready. A START record in the log says that it
+was away, so that a replay knows it too.
+"""
+
+import logging
+import queue
+import threading
+from concurrent.futures import Future
+from typing import Protocol
+
+import numpy as np
+
+from outcome_exporter import __version__, series
+from outcome_exporter.checkpoint import StateStore
+from outcome_exporter.config import Config
+from outcome_exporter.errors import Overloaded, StorageError
+from outcome_exporter.log import DurableLog
+from outcome_exporter.model import (
+    BUCKET,
+    Encoding,
+    EventBatch,
+    Kind,
+    Sample,
+    Snapshot,
+    SpanBatch,
+    Table,
+)
+from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.snapshot import snapshot
+from outcome_exporter.units import DAY, MINUTE, SECOND
+
+logger = logging.getLogger(__name__)
+
+_READ_BYTES = 8 << 20
+"""Payload taken in at a time: between two of them a scrape gets its turn."""
+_TICK_SECONDS = 0.25
+
+
+class Clock(Protocol):
+    """Nanoseconds since 1970."""
+
+    def __call__(self) -> int: ...
+
+
+class _Buckets:
+    """The store's buckets under the plan's numbers of SLOs."""
+
+    def __init__(self, store: StateStore, names: list[str]) -> None:
+        self._store = store
+        self._ids = store.slo_ids(names)
+        # Ids that no SLO of the configuration has any more stay without a number.
+        size = int(self._ids.max()) + 1 if self._ids.size else 0
+        self._numbers = np.full(size, -1, np.int64)
+        self._numbers[self._ids] = np.arange(self._ids.size)
+
+    def read_minute(self, minute: int) -> Table:
+        return self._renumbered(self._store.read_minute(minute))
+
+    def sum_minutes(self, first: int, last: int) -> Table:
+        return self._renumbered(self._store.sum_minutes(first, last))
+
+    def _renumbered(self, rows: Table) -> Table:
+        known = rows["slo"] < self._numbers.size
+        rows = rows[known]
+        numbers = self._numbers[rows["slo"]]
+        mine = np.empty(rows.size, BUCKET)
+        for name in ("minute", "good", "bad", "value"):
+            mine[name] = rows[name]
+        mine["slo"] = numbers
+        return mine[numbers >= 0]
+
+    def stored(self, rows: Table) -> Table:
+        """Rows as the store numbers them."""
+        stored = rows.copy()
+        stored["slo"] = self._ids[rows["slo"]] if rows.size else 0
+        return stored
+
+
+class Engine:
+    """Log, state and pipeline of one process."""
+
+    def __init__(self, config: Config, log: DurableLog, store: StateStore, now: Clock) -> None:
+        """Takes the last checkpoint over.
+
+        Raises:
+            LogCorrupt: The log does not go on where the checkpoint ends.
+            StateCorrupt: The checkpoint cannot be read.
+        """
+        self._log = log
+        self._store = store
+        self._now = now
+        self._lock = threading.Lock()
+        self._reloads: queue.SimpleQueue[tuple[Config, Future[None]]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self._reload_ok = True
+        self._checkpoint_nano = 0
+        self._checkpoint_seconds = 0.0
+        self._checkpoint_failures = 0
+        self._ready_offset = 0
+        self._buckets = _Buckets(store, [slo.name for _, slo in config.slos])
+        self.pipeline = Pipeline(config, self._buckets)
+        self._recover()
+
+    def _recover(self) -> None:
+        checkpoint = self._store.load()
+        if checkpoint is not None:
+            self.pipeline.restore(checkpoint.meta, checkpoint.arrays, checkpoint.offset)
+            self._checkpoint_nano = checkpoint.clock_unix_nano
+        offset, clock = self.pipeline.next_offset, (self.pipeline.second or 0) * SECOND
+        if not self._log.resume(offset, clock):
+            logger.warning("the log ends before the checkpoint; it is begun anew at %d", offset)
+
+    # For the receivers
+
+    def admit(self) -> None:
+        """Raises Overloaded while too much waits in memory."""
+        if self._failure is not None:
+            raise Overloaded(f"the exporter has stopped: {self._failure}", retry_after_seconds=30)
+        for name, (waiting, limit) in self.pipeline.pending.items():
+            if waiting >= limit:
+                raise Overloaded(f"{waiting} {name} are pending, {limit} may be")
+
+    def decode(self, kind: Kind, payload: bytes) -> SpanBatch | EventBatch:
+        """A payload as columns or events, for the configuration that runs."""
+        return self.pipeline.decode(kind, payload)
+
+    # For whoever looks
+
+    def snapshot(self) -> Snapshot:
+        """Every series now."""
+        with self._lock:
+            shown = dict(snapshot(self.pipeline))
+        offset = self.pipeline.next_offset
+        oldest = self._log.oldest_unread_unix_nano(offset)
+        lag_seconds = max(self._now() - oldest, 0) / SECOND if oldest else 0.0
+        return shown | {
+            series.BUILD_INFO: [Sample((__version__,), 1.0)],
+            series.READY: [Sample((), float(self.not_ready() is None))],
+            series.LOG_SIZE: [Sample((), float(self._log.size_bytes))],
+            series.LOG_LAG: [Sample((), float(self._log.lag_bytes(offset)))],
+            series.LOG_LAG_SECONDS: [Sample((), lag_seconds)],
+            series.CHECKPOINT_AGE: [Sample((), self._checkpoint_nano / SECOND)],
+            series.CHECKPOINT_DURATION: [Sample((), self._checkpoint_seconds)],
+            series.CHECKPOINT_FAILURES: [Sample((), float(self._checkpoint_failures))],
+            series.CONFIG_RELOAD_OK: [Sample((), float(self._reload_ok))],
+        }
+
+    def not_ready(self) -> str | None:
+        """None once the log has been read; otherwise how far that is, or what stopped it."""
+        if self._failure is not None:
+            return f"stopped: {self._failure}"
+        if self._thread is None:
+            return "starting"
+        missing = self._ready_offset - self.pipeline.next_offset
+        if missing > 0:
+            return f"replaying the log: {missing} of its records are left"
+        return None
+
+    # Life
+
+    def start(self) -> None:
+        """Says in the log that the exporter is here, and begins to work."""
+        self._log.append(Kind.START, Encoding.NONE, b"")
+        self._ready_offset = self._log.next_offset
+        self._thread = threading.Thread(target=self._run, name="pipeline")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finishes what it is at, and writes a last checkpoint."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def failure(self) -> Exception | None:
+        """What stopped the thread, if anything did."""
+        return self._failure
+
+    def reload(self, config: Config) -> None:
+        """Goes on under another configuration; returns once it does."""
+        done: Future[None] = Future()
+        self._reloads.put((config, done))
+        done.result()
+
+    def reload_failed(self) -> None:
+        """The file could not be taken over: said in the series until one can."""
+        self._reload_ok = False
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._step()
+            self._checkpoint()
+        except Exception as error:
+            logger.exception("the pipeline has stopped")
+            self._failure = error
+
+    def _step(self) -> None:
+        while not self._reloads.empty():
+            self._take_over(*self._reloads.get())
+        offset = self.pipeline.next_offset
+        records = self._log.read(offset, max_bytes=_READ_BYTES, timeout_seconds=_TICK_SECONDS)
+        now = self._now()
+        with self._lock:
+            for record in records:
+                self.pipeline.ingest(record)
+            if not records and self._log.quiesce(offset, now):
+                self.pipeline.advance(now)
+        if now - self._checkpoint_nano >= self.pipeline.config.storage.checkpoint:
+            self._checkpoint()
+
+    def _take_over(self, config: Config, done: "Future[None]") -> None:
+        try:
+            buckets = _Buckets(self._store, [slo.name for _, slo in config.slos])
+            self._checkpoint(must=True)
+            pipeline = Pipeline(config, buckets)
+            pipeline.restore(*self.pipeline.dump(), self.pipeline.next_offset)
+        except Exception as error:  # noqa: BLE001 - whoever asked is told, the old one goes on
+            self._reload_ok = False
+            done.set_exception(error)
+            return
+        with self._lock:
+            self._buckets, self.pipeline = buckets, pipeline
+            self._reload_ok = True
+        done.set_result(None)
+
+    # Checkpoints
+
+    def _checkpoint(self, *, must: bool = False) -> None:
+        if self.pipeline.second is None:
+            return
+        began = self._now()
+        meta, arrays = self.pipeline.dump()
+        fresh = self._buckets.stored(self.pipeline.slos.fresh())
+        offset = self.pipeline.next_offset
+        try:
+            self._store.save(offset, self.pipeline.second * SECOND, meta, arrays, fresh)
+        except StorageError:
+            logger.exception("the checkpoint failed; the log keeps what it would have held")
+            self._checkpoint_failures += 1
+            self._checkpoint_nano = began
+            if must:
+                raise
+            return
+        with self._lock:
+            self.pipeline.slos.flushed()
+        self._log.trim(offset)
+        self._store.prune(self.pipeline.second // 60 - self._retention() // MINUTE)
+        self._checkpoint_nano = began
+        self._checkpoint_seconds = (self._now() - began) / SECOND
+
+    def _retention(self) -> int:
+        config = self.pipeline.config
+        windows = [window for _, slo in config.slos for window in slo.windows]
+        longest = max(windows, default=0) + DAY
+        return max(config.storage.retention or 0, longest)
