@@ -110,12 +110,13 @@ def introduce(out: Console, where: str) -> None:
 def tell(out: Console, announcement: Announcement) -> None:
     """Says what happens, and what to look at next."""
     out.print(f"[bold cyan]{_clock(announcement.elapsed)}  {announcement.what}[/]")
-    out.print(Padding(f"{announcement.expect}", (0, 0, 1, 6)))
+    out.print(Padding(announcement.expect, (0, 0, 0, 6), expand=False))
+    out.print()
 
 
 def tables(config: Config, reading: Reading) -> Group:
     """Journeys with their verdicts and money, and SLOs with their budgets."""
-    return Group(_journeys(config, reading), _slos(config, reading))
+    return Group(_journeys(config, reading), "", _slos(config, reading))
 
 
 def lines(config: Config, reading: Reading, elapsed: float) -> Iterator[str]:
@@ -172,8 +173,9 @@ def summarise(out: Console, expected: list[Expected], reading: Reading) -> bool:
         )
     else:
         out.print(
-            f"[bold green]All {len(expected)} numbers agree.[/] Every attempt was counted exactly "
-            "once, though orders came before, after and twice, with and without a trace."
+            f"[bold green]All {len(expected)} numbers agree[/] (zeros are not shown). Every "
+            "attempt was counted exactly once, though events came before, after and twice, with "
+            "and without a trace."
         )
     return not wrong
 

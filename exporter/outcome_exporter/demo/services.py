@@ -40,7 +40,7 @@ OK, BAD_GATEWAY, UNAVAILABLE = 200, 502, 503
 SERVER_ERRORS = 500
 """Status codes from here on are the server's fault."""
 
-NOISE = 0.005
+NOISE = 0.003
 """Share of stock look-ups that fail on any day: no real system is free of errors."""
 
 WEAK_BANK_SHARE = 0.4

@@ -27,7 +27,7 @@ TIERS = ("basic", "basic", "basic", "silver", "silver", "gold")
 RETRY_SHARE = 0.7
 """Share of customers who try again after a failure, each time."""
 TRIES_MAX = 3
-CONFIRM_SHARE = 0.9
+CONFIRM_SHARE = 0.98
 """Share of new customers who confirm their address."""
 
 
