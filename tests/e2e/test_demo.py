@@ -1,21 +1,28 @@
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import grpc
 import pytest
 import yaml
 from cloudevents.core.v1.event import CloudEvent
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from outcome_exporter.pipeline import Pipeline
 
-from outcome_exporter.demo import sending, settings
+from outcome_exporter.demo import INTERRUPTED, screen, sending, settings
 from outcome_exporter.demo.faults import script
+from outcome_exporter.demo.ledger import REASONS
 from outcome_exporter.demo.simulate import simulate
+from outcome_exporter.model import Encoding, Record
+from outcome_exporter.units import SECOND
 
 CONFIG = settings.load()
 _TIMEOUT = 120
@@ -171,3 +178,75 @@ def test_an_exporter_that_never_answers_ends_the_shop(monkeypatch):
     wire.post(event())
     with pytest.raises(sending.DeliveryError, match="refused"):
         wire.close()
+
+
+# With the real exporter ---------------------------------------------------------------------------
+
+
+def demo(folder, *arguments):
+    """The command as a user starts it, with all its temporary files in a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "outcome_exporter", "demo", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"TMPDIR": str(folder)},
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_exporter_counts_what_the_shop_knows(seed):
+    simulation = simulate(seed=seed, seconds=60, faults=script(60))
+    pipeline = Pipeline(CONFIG)
+    arrival = 0
+    for offset, (arrival, kind, payload) in enumerate(simulation):
+        pipeline.ingest(Record(offset, arrival, kind, Encoding.NONE, payload))
+    pipeline.advance(arrival + round(settings.settle_seconds(CONFIG)) * SECOND)
+    expected = simulation.ledger.expected(CONFIG)
+    assert screen.differences(expected, screen.read_snapshot(pipeline.snapshot())) == []
+    assert sum(row.value for row in expected) > 500
+
+
+def test_the_quick_demo_ends_well(tmp_path):
+    process = demo(tmp_path, "--fast")
+    text, _ = process.communicate(timeout=_TIMEOUT)
+    assert process.returncode == 0, text
+    assert "numbers agree" in text
+    for reason in REASONS:
+        assert f"checkout: attempts that ended {reason} " in text
+
+
+@pytest.mark.slow
+def test_the_live_demo_ends_well_and_leaves_nothing(tmp_path):
+    process = demo(tmp_path, "--seconds", "45")
+    text, _ = process.communicate(timeout=2 * _TIMEOUT)
+    assert process.returncode == 0, text
+    assert "numbers agree" in text
+    for reason in REASONS:
+        assert f"checkout: attempts that ended {reason} " in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ending_the_live_demo_early_ends_all_of_it(tmp_path, how):
+    process = demo(tmp_path, "--seconds", "600")
+    said = ""
+    # It says so once the exporter is ready; the shop is started next.
+    while "Ctrl-C" not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    deadline = time.monotonic() + _TIMEOUT
+    while len(running := children(process.pid)) < 2 and time.monotonic() < deadline:
+        select.select([], [], [], 0.05)
+    process.send_signal(how)
+    text, _ = process.communicate(timeout=_TIMEOUT)
+    assert process.returncode == INTERRUPTED, said + text
+    assert "nothing is left behind" in text
+    assert len(running) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in running)
+    assert list(tmp_path.iterdir()) == []
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
