@@ -67,12 +67,12 @@ FIELDS: Final[dict[Message, dict[int, int]]] = {
 }
 """Message → number of a length-delimited field → the message it holds, or TEXT."""
 
-_FIELD_NUMBERS = 16
+FIELD_NUMBERS: Final = 16
 """One more than the highest number in `FIELDS`."""
 
 
 def _table() -> npt.NDArray[np.int8]:
-    table = np.full((len(Message), _FIELD_NUMBERS), OPAQUE, np.int8)
+    table = np.full((len(Message), FIELD_NUMBERS), OPAQUE, np.int8)
     for message, fields in FIELDS.items():
         for number, content in fields.items():
             table[message, number] = content

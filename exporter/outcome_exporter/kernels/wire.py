@@ -34,8 +34,8 @@ not notice a change of a callee in another.
 Known limit: little-endian machines only.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -44,11 +44,15 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from outcome_exporter.errors import DecodeError
-from outcome_exporter.kernels import otlp_schema
-from outcome_exporter.kernels.otlp_schema import SCHEMA, Message
+from outcome_exporter.kernels.otlp_schema import FIELD_NUMBERS, OPAQUE, SCHEMA, TEXT, Message
 from outcome_exporter.model import ATTRIBUTE, RESOURCE, SPAN, AttributeType, Bytes, SpanBatch, Table
 
-# Problems ---------------------------------------------------------------------------------------
+# To the type checker, every integer of the compiled parts is an int. Constants are made by these
+# too: numba compiles a part once for each plain int that it is called with.
+_int = cast("Callable[[Any], int]", np.int64)
+_word = cast("Callable[[Any], int]", np.uint64)
+
+# Problems --------------------------------------------------------------------------------------
 # A place is an int64: from 0 a position in the payload, below 0 a problem and where it is.
 
 _PROBLEMS: Final = (
@@ -63,22 +67,27 @@ _PROBLEMS: Final = (
     "a text is not UTF-8",
     "messages are nested more than 100 deep",
 )
-_TRUNCATED: Final = 0
-_LONG_VARINT: Final = 1
-_LONG_TAG: Final = 2
-_LONG_LENGTH: Final = 3
-_FIELD_ZERO: Final = 4
-_WIRE_TYPE: Final = 5
-_GROUP_END: Final = 6
-_GROUP_OPEN: Final = 7
-_NOT_UTF8: Final = 8
-_TOO_DEEP: Final = 9
-_FULL: Final = 15
+_TRUNCATED: Final = _int(0)
+_LONG_VARINT: Final = _int(1)
+_LONG_TAG: Final = _int(2)
+_LONG_LENGTH: Final = _int(3)
+_FIELD_ZERO: Final = _int(4)
+_WIRE_TYPE: Final = _int(5)
+_GROUP_END: Final = _int(6)
+_GROUP_OPEN: Final = _int(7)
+_NOT_UTF8: Final = _int(8)
+_TOO_DEEP: Final = _int(9)
+_NO_ROOM: Final = _int(-16)
 """No problem of the payload: there are more attributes than there is room for."""
 
-# The format -------------------------------------------------------------------------------------
+# The format --------------------------------------------------------------------------------------
 
-_DEPTH_MAX: Final = 100
+_DEPTH_MAX: Final = _int(100)
+_VARINT_BYTES_MAX: Final = _int(10)
+_TAG_BYTES_MAX: Final = _int(5)
+_LENGTH_BYTES_MAX: Final = _int(5)
+_KIND_MAX: Final = _int(5)
+_STATUS_CODE_MAX: Final = _int(2)
 _LENGTH_MAX: Final = 2**31 - 2
 _PAYLOAD_MAX: Final = 2**32 - 1
 _TIME_MAX: Final = 2**63 - 1
@@ -120,27 +129,33 @@ _BYTES: Final = 7 << 3 | _DELIMITED
 _STRING_INDEX: Final = 8 << 3 | _VARINT
 
 # Messages as plain numbers, so that the compiled functions take one type.
-_IN_REQUEST: Final = int(Message.REQUEST)
-_IN_RESOURCE_SPANS: Final = int(Message.RESOURCE_SPANS)
-_IN_RESOURCE: Final = int(Message.RESOURCE)
-_IN_SCOPE_SPANS: Final = int(Message.SCOPE_SPANS)
-_IN_SPAN: Final = int(Message.SPAN)
-_IN_STATUS: Final = int(Message.STATUS)
-_IN_KEY_VALUE: Final = int(Message.KEY_VALUE)
-_IN_ANY_VALUE: Final = int(Message.ANY_VALUE)
-_IN_UNKNOWN: Final = -1
+_IN_REQUEST: Final = _int(Message.REQUEST)
+_IN_RESOURCE_SPANS: Final = _int(Message.RESOURCE_SPANS)
+_IN_RESOURCE: Final = _int(Message.RESOURCE)
+_IN_SCOPE_SPANS: Final = _int(Message.SCOPE_SPANS)
+_IN_SPAN: Final = _int(Message.SPAN)
+_IN_STATUS: Final = _int(Message.STATUS)
+_IN_KEY_VALUE: Final = _int(Message.KEY_VALUE)
+_IN_ANY_VALUE: Final = _int(Message.ANY_VALUE)
+_IN_UNKNOWN: Final = _int(-1)
 """Within a message whose texts and submessages are not to be looked at."""
-_IN_GROUP: Final = -2
-_TEXT: Final = otlp_schema.TEXT
+_IN_GROUP: Final = _int(-2)
 
-_NO_TYPE: Final = 0
-_TYPE_STRING: Final = int(AttributeType.STRING)
-_TYPE_BOOL: Final = int(AttributeType.BOOL)
-_TYPE_INT: Final = int(AttributeType.INT)
-_TYPE_DOUBLE: Final = int(AttributeType.DOUBLE)
-_TYPE_BYTES: Final = int(AttributeType.BYTES)
+_DEPTH_OF_REQUEST: Final = _int(0)
+_DEPTH_OF_RESOURCE_SPANS: Final = _int(1)
+_DEPTH_OF_RESOURCE: Final = _int(2)
+_DEPTH_OF_SCOPE_SPANS: Final = _int(2)
+_DEPTH_OF_SPAN: Final = _int(3)
+_DEPTH_OF_STATUS: Final = _int(4)
 
-# Wanted keys ------------------------------------------------------------------------------------
+_NO_TYPE: Final = _int(0)
+_TYPE_STRING: Final = _int(AttributeType.STRING)
+_TYPE_BOOL: Final = _int(AttributeType.BOOL)
+_TYPE_INT: Final = _int(AttributeType.INT)
+_TYPE_DOUBLE: Final = _int(AttributeType.DOUBLE)
+_TYPE_BYTES: Final = _int(AttributeType.BYTES)
+
+# Wanted keys -------------------------------------------------------------------------------------
 
 _SLOT: Final = np.dtype(
     [
@@ -200,10 +215,10 @@ def wanted_keys(names: Sequence[str]) -> WantedKeys:
 def _first_slot_of(head: int, tail: int, length: int) -> int:
     """`_hash` for one name, in Python's own integers."""
     with np.errstate(over="ignore"):
-        return int(_hash.py_func(np.uint64(head), np.uint64(tail), np.uint64(length)))
+        return int(_hash.py_func(_word(head), _word(tail), _word(length)))
 
 
-# Decoding ---------------------------------------------------------------------------------------
+# Decoding ----------------------------------------------------------------------------------------
 
 
 def decode_spans(payload: bytes | Bytes, wanted: WantedKeys) -> SpanBatch:
@@ -223,19 +238,20 @@ def decode_spans(payload: bytes | Bytes, wanted: WantedKeys) -> SpanBatch:
     data.flags.writeable = False
     if data.size > _PAYLOAD_MAX:
         raise DecodeError(f"trace request has {data.size} bytes; send less than 4 GiB at once")
-    span_count, resource_count = _count(data, SCHEMA)
+    stack = np.empty(3 * _DEPTH_MAX, np.int64)
+    span_count, resource_count = _count(data, SCHEMA, stack)
     spans = np.empty(span_count, SPAN)
     resources = np.empty(resource_count, RESOURCE)
     # Every key once is the rule; only keys that come again and again can need the second try.
     rows_max = data.size // (_SHORTEST_ROW + wanted.key_bytes_min)
     rows = min(rows_max, (span_count + resource_count) * len(wanted.slots) // 4)
-    place = _failure(_FULL, 0)
+    place = _NO_ROOM
     for room in (rows, rows_max):
         attributes = np.empty(room, ATTRIBUTE)
         place, kept, attribute_count, rejected = _fill(
-            data, wanted.slots, wanted.text, SCHEMA, spans, resources, attributes
+            data, wanted.slots, wanted.text, SCHEMA, stack, spans, resources, attributes
         )
-        if place != _failure(_FULL, 0):
+        if place != _NO_ROOM:
             break
     if place < 0:
         raise _error_at(place)
@@ -250,33 +266,73 @@ def _error_at(place: int) -> DecodeError:
     return DecodeError(f"no OTLP trace request: {_PROBLEMS[problem]}", offset=offset)
 
 
-# Reading bytes ----------------------------------------------------------------------------------
-# No function reads at or beyond `end`, which is never beyond the payload, nor before the payload.
+# Reading bytes -----------------------------------------------------------------------------------
+# The compiled parts take pointers instead of arrays, whose reference counts would cost more than
+# the decoding. No part reads at or beyond `end`, which is never beyond the payload. To the type
+# checker a pointer is the array, and every integer an int.
 
 _kernel = njit(nogil=True, cache=True)
 _part = njit(nogil=True)
 _inline = njit(nogil=True, forceinline=True)
 
-_HIGH_BITS: Final = np.uint64(0x8080808080808080)
-_ONES: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
+_HIGH_BITS: Final = _word(0x8080808080808080)
+_EVERY_SECOND_BYTE: Final = _word(0x00FF00FF00FF00FF)
+_EVERY_SECOND_PAIR: Final = _word(0x0000FFFF0000FFFF)
 
 
-@intrinsic
-def _load_word(_context: Any, payload: Any, at: Any) -> Any:
-    """8 bytes from `at` on as a little-endian number, wherever they lie."""
+def _lower_pointer(_context: Any, array: Any) -> Any:  # noqa: ANN401 — numba has no types for these
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        address = builder.gep(array.data, [arguments[1]])
+    return types.CPointer(array.dtype)(array), generate
+
+
+def _lower_row(_context: Any, table: Any, row: Any) -> Any:  # noqa: ANN401
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return table.dtype(table, row), generate
+
+
+def _lower_load_word(_context: Any, payload: Any, at: Any) -> Any:  # noqa: ANN401
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        address = builder.gep(arguments[0], [arguments[1]])
         return builder.load(builder.bitcast(address, ir.IntType(64).as_pointer()), align=1)
 
     return types.uint64(payload, at), generate
 
 
+# The first element of an array, which must outlive the pointer.
+_pointer = cast("Callable[[Any], Any]", intrinsic(_lower_pointer))
+# A row of a structured array, by a pointer to the first.
+_row = cast("Callable[[Table, int], Any]", intrinsic(_lower_row))
+# 8 bytes from a place on as a little-endian number, however they are aligned.
+_load_word = cast("Callable[[Bytes, int], int]", intrinsic(_lower_load_word))
+
+
+class _Source(NamedTuple):
+    """Pointers to what is read, and how."""
+
+    payload: Bytes
+    schema: npt.NDArray[np.int8]
+    stack: npt.NDArray[np.int64]
+    """Room for `_skip_field`: three numbers for each level of nesting."""
+
+
+class _Work(NamedTuple):
+    """Pointers to what the parts that read attributes need."""
+
+    source: _Source
+    slots: Table
+    slots_mask: int
+    text: Bytes
+    attributes: Table
+    attributes_max: int
+
+
 @_inline
 def _byte(payload: Bytes, at: int) -> int:
-    # An unsigned index spares the check for one that counts from the end.
-    return np.int64(payload[np.uintp(at)])
+    return _int(payload[at])
 
 
 @_inline
@@ -284,12 +340,12 @@ def _short_word(payload: Bytes, at: int, end: int) -> int:
     """Fewer than 8 bytes, as `_load_word` would read them if zeros followed."""
     length = end - at
     if length == 0:
-        return np.uint64(0)
+        return _word(0)
     if end >= 8:
-        return _load_word(payload, end - 8) >> np.uint64(64 - 8 * length)
-    word = np.uint64(0)
+        return _load_word(payload, end - 8) >> _word(64 - 8 * length)
+    word = _word(0)
     for i in range(length):
-        word |= np.uint64(payload[np.uintp(at + i)]) << np.uint64(8 * i)
+        word |= _word(payload[at + i]) << _word(8 * i)
     return word
 
 
@@ -299,8 +355,10 @@ def _failure(problem: int, at: int) -> int:
 
 
 @_part
-def _long_varint(payload: Bytes, at: int, end: int, bytes_max: int, problem: int) -> Any:
-    value = np.int64(0)
+def _long_varint(
+    payload: Bytes, at: int, end: int, bytes_max: int, problem: int
+) -> tuple[int, int]:
+    value = _int(0)
     for i in range(bytes_max):
         if at + i >= end:
             return value, _failure(_TRUNCATED, at)
@@ -312,30 +370,30 @@ def _long_varint(payload: Bytes, at: int, end: int, bytes_max: int, problem: int
 
 
 @_inline
-def _varint(payload: Bytes, at: int, end: int) -> Any:
+def _varint(payload: Bytes, at: int, end: int) -> tuple[int, int]:
     """The value, all 64 bits of it, and the place behind it."""
     if at < end:
         byte = _byte(payload, at)
         if byte < 0x80:
             return byte, at + 1
-    return _long_varint(payload, at, end, 10, _LONG_VARINT)
+    return _long_varint(payload, at, end, _VARINT_BYTES_MAX, _LONG_VARINT)
 
 
 @_inline
-def _tag(payload: Bytes, at: int, end: int) -> Any:
+def _tag(payload: Bytes, at: int, end: int) -> tuple[int, int]:
     """The tag, and the place behind it. Its number may be 0."""
     if at < end:
         byte = _byte(payload, at)
         if byte < 0x80:
             return byte, at + 1
-    tag, behind = _long_varint(payload, at, end, 5, _LONG_TAG)
+    tag, behind = _long_varint(payload, at, end, _TAG_BYTES_MAX, _LONG_TAG)
     if behind >= 0 and tag > 0xFFFFFFFF:
         behind = _failure(_LONG_TAG, at)
     return tag, behind
 
 
 @_inline
-def _content(payload: Bytes, at: int, end: int) -> Any:
+def _content(payload: Bytes, at: int, end: int) -> tuple[int, int]:
     """Where a length-delimited field's content begins, and where it ends: the place behind it."""
     if at < end:
         length = _byte(payload, at)
@@ -347,8 +405,8 @@ def _content(payload: Bytes, at: int, end: int) -> Any:
 
 
 @_part
-def _long_content(payload: Bytes, at: int, end: int) -> Any:
-    length, start = _long_varint(payload, at, end, 5, _LONG_LENGTH)
+def _long_content(payload: Bytes, at: int, end: int) -> tuple[int, int]:
+    length, start = _long_varint(payload, at, end, _LENGTH_BYTES_MAX, _LONG_LENGTH)
     if start < 0:
         return at, start
     if length > _LENGTH_MAX:
@@ -358,7 +416,16 @@ def _long_content(payload: Bytes, at: int, end: int) -> Any:
     return start, start + length
 
 
-# UTF-8 ------------------------------------------------------------------------------------------
+# Texts -------------------------------------------------------------------------------------------
+
+
+@_inline
+def _text(payload: Bytes, at: int, end: int) -> tuple[int, int]:
+    """As `_content`, of a field that must be UTF-8."""
+    start, stop = _content(payload, at, end)
+    if stop >= 0:
+        stop = _check_text(payload, start, stop)
+    return start, stop
 
 
 @_inline
@@ -413,32 +480,22 @@ def _check_utf8(payload: Bytes, at: int, end: int) -> int:
     return end
 
 
-# What is not read -------------------------------------------------------------------------------
+# What is not read --------------------------------------------------------------------------------
 
 
 @_part
-def _skip_field(
-    payload: Bytes,
-    at: int,
-    end: int,
-    tag: int,
-    message: int,
-    depth: int,
-    schema: npt.NDArray[np.int8],
-    stack: npt.NDArray[np.int64],
-) -> int:
+def _skip_field(source: _Source, at: int, end: int, tag: int, message: int, depth: int) -> int:
     """Checks a field, with all messages and groups within, and returns the place behind it.
 
     Args:
-        payload: The request.
+        source: The payload, the schema and the stack.
         at: Behind the field's tag.
         end: Of the message that the field is in.
         tag: The field's.
-        message: Kind of that message, a row of `schema`, or `_IN_UNKNOWN`.
+        message: Kind of that message, a row of the schema, or `_IN_UNKNOWN`.
         depth: How deep that message is nested in the request.
-        schema: `otlp_schema.SCHEMA`.
-        stack: Room for the messages and groups within. Shape (_DEPTH_MAX, 3).
     """
+    payload, stack = source.payload, source.stack
     height = 0
     group = 0
     while True:
@@ -446,44 +503,53 @@ def _skip_field(
         wire_type = tag & 7
         if number == 0 and message != _IN_GROUP:
             return _failure(_FIELD_ZERO, at)
-        if wire_type == _VARINT:
-            _, at = _varint(payload, at, end)
-        elif wire_type == _DELIMITED:
+        if wire_type == _DELIMITED:
             start, stop = _content(payload, at, end)
-            content = otlp_schema.OPAQUE
-            if message >= 0 and number < schema.shape[1]:
-                content = np.int64(schema[np.uintp(message), np.uintp(number)])
-            if stop >= 0 and content == _TEXT:
+            content = OPAQUE
+            if message >= 0 and number < FIELD_NUMBERS:
+                content = _int(source.schema[message * FIELD_NUMBERS + number])
+            if stop >= 0 and content == TEXT:
                 at = _check_text(payload, start, stop)
-            elif stop >= 0 and content >= 0:
+            elif stop >= 0 and content != OPAQUE:
                 if depth + height >= _DEPTH_MAX:
                     return _failure(_TOO_DEEP, at)
-                stack[height, 0], stack[height, 1], stack[height, 2] = end, message, group
+                stack[3 * height] = end
+                stack[3 * height + 1] = message
+                stack[3 * height + 2] = group
                 height += 1
                 at, end, message = start, stop, content
             else:
                 at = stop
-        elif wire_type == _FIXED64 or wire_type == _FIXED32:
-            size = 8 if wire_type == _FIXED64 else 4
-            at = at + size if at + size <= end else _failure(_TRUNCATED, at)
+        elif wire_type == _VARINT:
+            _, at = _varint(payload, at, end)
+        elif wire_type == _FIXED64:
+            at = at + 8 if at + 8 <= end else _failure(_TRUNCATED, at)
+        elif wire_type == _FIXED32:
+            at = at + 4 if at + 4 <= end else _failure(_TRUNCATED, at)
         elif wire_type == _GROUP:
             if depth + height >= _DEPTH_MAX:
                 return _failure(_TOO_DEEP, at)
-            stack[height, 0], stack[height, 1], stack[height, 2] = end, message, group
+            stack[3 * height] = end
+            stack[3 * height + 1] = message
+            stack[3 * height + 2] = group
             height += 1
             message, group = _IN_GROUP, number
         elif wire_type == _END_GROUP:
             if message != _IN_GROUP or number != group:
                 return _failure(_GROUP_END, at)
             height -= 1
-            end, message, group = stack[height, 0], stack[height, 1], stack[height, 2]
+            end = stack[3 * height]
+            message = stack[3 * height + 1]
+            group = stack[3 * height + 2]
         else:
             return _failure(_WIRE_TYPE, at)
         if at < 0:
             return at
         while height > 0 and at == end and message != _IN_GROUP:
             height -= 1
-            end, message, group = stack[height, 0], stack[height, 1], stack[height, 2]
+            end = stack[3 * height]
+            message = stack[3 * height + 1]
+            group = stack[3 * height + 2]
         if height == 0:
             return at
         if at == end:
@@ -493,18 +559,19 @@ def _skip_field(
             return at
 
 
-# Attributes -------------------------------------------------------------------------------------
+# Attributes --------------------------------------------------------------------------------------
 
 
 @_inline
 def _hash(head: int, tail: int, length: int) -> int:
-    mixed = (head ^ (tail * np.uint64(0x9E3779B97F4A7C15)) ^ length) * np.uint64(0xD6E8FEB86659FD93)
-    return mixed >> np.uint64(40)
+    mixed = head ^ tail * _word(0x9E3779B97F4A7C15) ^ length
+    return mixed * _word(0xD6E8FEB86659FD93) >> _word(40)
 
 
 @_inline
-def _find_key(payload: Bytes, at: int, end: int, slots: Table, text: Bytes) -> int:
+def _find_key(work: _Work, at: int, end: int) -> int:
     """Index of a key among the wanted names, or -1."""
+    payload = work.source.payload
     length = end - at
     if length >= 8:
         head = _load_word(payload, at)
@@ -512,53 +579,38 @@ def _find_key(payload: Bytes, at: int, end: int, slots: Table, text: Bytes) -> i
     else:
         head = _short_word(payload, at, end)
         tail = head
-    mask = len(slots) - 1
-    place = np.int64(_hash(head, tail, np.uint64(length))) & mask
+    place = _int(_hash(head, tail, _word(length))) & work.slots_mask
     while True:
-        slot = slots[np.uintp(place)]
+        slot = _row(work.slots, place)
         if slot.key < 0:
-            return -1
-        if slot.head == head and slot.tail == tail and slot.len == length:
+            return _int(-1)
+        if slot.head == head and slot.tail == tail and _int(slot.len) == length:
             same = True
             for i in range(8, length - 8):
-                same &= payload[np.uintp(at + i)] == text[np.uintp(slot.at + i)]
+                same &= payload[at + i] == work.text[_int(slot.at) + i]
             if same:
-                return slot.key
-        place = (place + 1) & mask
+                return _int(slot.key)
+        place = (place + 1) & work.slots_mask
 
 
-@_inline
-def _read_key_value(
-    payload: Bytes,
-    at: int,
-    end: int,
-    depth: int,
-    slots: Table,
-    text: Bytes,
-    schema: npt.NDArray[np.int8],
-    stack: npt.NDArray[np.int64],
-    attributes: Table,
-    row: int,
-) -> Any:
-    """Writes a wanted attribute to `attributes[row]`.
+@_part
+def _read_attribute(work: _Work, at: int, end: int, depth: int, row: int) -> tuple[int, int]:
+    """Writes an attribute to that row if it is wanted.
 
     Returns:
         The place behind the message, and the next free row.
     """
+    payload = work.source.payload
     key_at = key_end = value_at = value_end = at
     kind = _NO_TYPE
-    number = np.int64(0)
+    number = _int(0)
     while at < end:
         tag, at = _tag(payload, at, end)
         if at < 0:
             return at, row
         if tag == _KEY:
-            key_at, key_end = _content(payload, at, end)
-            if key_end < 0:
-                return key_end, row
-            at = _check_text(payload, key_at, key_end)
-            if at < 0:
-                return at, row
+            key_at, key_end = _text(payload, at, end)
+            at = key_end
         elif tag == _VALUE:
             at, stop = _content(payload, at, end)
             if stop < 0:
@@ -568,59 +620,47 @@ def _read_key_value(
                 if at < 0:
                     return at, row
                 if tag == _STRING:
-                    value_at, value_end = _content(payload, at, stop)
-                    if value_end < 0:
-                        return value_end, row
-                    at = _check_text(payload, value_at, value_end)
-                    if at < 0:
-                        return at, row
+                    value_at, value_end = _text(payload, at, stop)
+                    at = value_end
                     kind = _TYPE_STRING
                 elif tag == _INT:
                     number, at = _varint(payload, at, stop)
-                    if at < 0:
-                        return at, row
                     kind = _TYPE_INT
                 elif tag == _BOOL:
                     number, at = _varint(payload, at, stop)
-                    if at < 0:
-                        return at, row
-                    number = np.int64(number != 0)
+                    number = _int(number != 0)
                     kind = _TYPE_BOOL
                 elif tag == _DOUBLE:
                     if at + 8 > stop:
                         return _failure(_TRUNCATED, at), row
-                    number = np.int64(_load_word(payload, at))
+                    number = _int(_load_word(payload, at))
                     at += 8
                     kind = _TYPE_DOUBLE
                 elif tag == _BYTES:
                     value_at, value_end = _content(payload, at, stop)
-                    if value_end < 0:
-                        return value_end, row
                     at = value_end
                     kind = _TYPE_BYTES
                 else:
-                    at = _skip_field(
-                        payload, at, stop, tag, _IN_ANY_VALUE, depth + 1, schema, stack
-                    )
-                    if at < 0:
-                        return at, row
-                    if tag == _ARRAY or tag == _MAP or tag == _STRING_INDEX:
+                    at = _skip_field(work.source, at, stop, tag, _IN_ANY_VALUE, depth + 1)
+                    if tag in (_ARRAY, _MAP, _STRING_INDEX):
                         kind = _NO_TYPE
+                if at < 0:
+                    return at, row
         else:
-            at = _skip_field(payload, at, end, tag, _IN_KEY_VALUE, depth, schema, stack)
-            if at < 0:
-                return at, row
+            at = _skip_field(work.source, at, end, tag, _IN_KEY_VALUE, depth)
+        if at < 0:
+            return at, row
     if kind == _NO_TYPE:
         return at, row
-    key = _find_key(payload, key_at, key_end, slots, text)
+    key = _find_key(work, key_at, key_end)
     if key < 0:
         return at, row
-    if row == len(attributes):
-        return _failure(_FULL, 0), row
-    attribute = attributes[np.uintp(row)]
+    if row == work.attributes_max:
+        return _NO_ROOM, row
+    attribute = _row(work.attributes, row)
     attribute.key = key
     attribute.type = kind
-    if kind == _TYPE_STRING or kind == _TYPE_BYTES:
+    if kind in (_TYPE_STRING, _TYPE_BYTES):
         attribute.number = 0
         attribute.at = value_at
         attribute.len = value_end - value_at
@@ -631,188 +671,14 @@ def _read_key_value(
     return at, row + 1
 
 
-# Spans ------------------------------------------------------------------------------------------
-
-
-@_inline
-def _swap_bytes(word: int) -> int:
-    word = (word & np.uint64(0x00FF00FF00FF00FF)) << np.uint64(8) | (
-        word >> np.uint64(8)
-    ) & np.uint64(0x00FF00FF00FF00FF)
-    word = (word & np.uint64(0x0000FFFF0000FFFF)) << np.uint64(16) | (
-        word >> np.uint64(16)
-    ) & np.uint64(0x0000FFFF0000FFFF)
-    return word << np.uint64(32) | word >> np.uint64(32)
-
-
-@_inline
-def _load_id(payload: Bytes, at: int) -> int:
-    """8 bytes in network order."""
-    return _swap_bytes(_load_word(payload, at))
-
-
-@_inline
-def _load_time(payload: Bytes, at: int) -> int:
-    nanoseconds = np.int64(_load_word(payload, at))
-    return nanoseconds if nanoseconds >= 0 else _TIME_MAX
-
-
-@_inline
-def _read_code(payload: Bytes, at: int, end: int, code_max: int) -> Any:
-    """A number of an enumeration, which is 32 bits of a varint; 0 where it is none of those."""
-    value, at = _varint(payload, at, end)
-    code = value & 0xFFFFFFFF
-    return code if code <= code_max else 0, at
-
-
 @_part
-def _read_status(
-    payload: Bytes,
-    at: int,
-    end: int,
-    code: int,
-    schema: npt.NDArray[np.int8],
-    stack: npt.NDArray[np.int64],
-) -> Any:
-    while at < end:
-        tag, at = _tag(payload, at, end)
-        if at >= 0 and tag == _STATUS_CODE:
-            code, at = _read_code(payload, at, end, 2)
-        elif at >= 0:
-            at = _skip_field(payload, at, end, tag, _IN_STATUS, 4, schema, stack)
-        if at < 0:
-            break
-    return code, at
-
-
-@_part
-def _read_span(
-    payload: Bytes,
-    at: int,
-    end: int,
-    slots: Table,
-    text: Bytes,
-    schema: npt.NDArray[np.int8],
-    stack: npt.NDArray[np.int64],
-    spans: Table,
-    kept: int,
-    resource: int,
-    attributes: Table,
-    row: int,
-) -> Any:
-    """Writes a span to `spans[kept]` and its attributes from `attributes[row]` on.
-
-    Returns:
-        The place behind the message, whether the span is valid, and the next free row.
-    """
-    first_row = row
-    trace_id_at = trace_id_end = at
-    span_id_at = span_id_end = at
-    parent_id_at = parent_id_end = at
-    name_at = name_end = at
-    tracestate_at = tracestate_end = at
-    start_time = end_time = np.int64(0)
-    kind = status = np.int64(0)
-    while at < end:
-        tag, at = _tag(payload, at, end)
-        if at < 0:
-            return at, False, row
-        if tag == _SPAN_ATTRIBUTE:
-            at, stop = _content(payload, at, end)
-            if stop < 0:
-                return stop, False, row
-            at, row = _read_key_value(
-                payload, at, stop, 4, slots, text, schema, stack, attributes, row
-            )
-            if at < 0:
-                return at, False, row
-        elif tag == _SPAN_TRACE_ID:
-            trace_id_at, trace_id_end = _content(payload, at, end)
-            at = trace_id_end
-        elif tag == _SPAN_ID:
-            span_id_at, span_id_end = _content(payload, at, end)
-            at = span_id_end
-        elif tag == _SPAN_PARENT_ID:
-            parent_id_at, parent_id_end = _content(payload, at, end)
-            at = parent_id_end
-        elif tag == _SPAN_NAME:
-            name_at, name_end = _content(payload, at, end)
-            at = _check_text(payload, name_at, name_end) if name_end >= 0 else name_end
-        elif tag == _SPAN_TRACE_STATE:
-            tracestate_at, tracestate_end = _content(payload, at, end)
-            at = (
-                _check_text(payload, tracestate_at, tracestate_end)
-                if tracestate_end >= 0
-                else tracestate_end
-            )
-        elif tag == _SPAN_KIND:
-            kind, at = _read_code(payload, at, end, 5)
-        elif tag == _SPAN_START or tag == _SPAN_END:
-            if at + 8 > end:
-                return _failure(_TRUNCATED, at), False, row
-            if tag == _SPAN_START:
-                start_time = _load_time(payload, at)
-            else:
-                end_time = _load_time(payload, at)
-            at += 8
-        elif tag == _SPAN_STATUS:
-            at, stop = _content(payload, at, end)
-            if stop < 0:
-                return stop, False, row
-            status, at = _read_status(payload, at, stop, status, schema, stack)
-        else:
-            at = _skip_field(payload, at, end, tag, _IN_SPAN, 3, schema, stack)
-        if at < 0:
-            return at, False, row
-    if trace_id_end - trace_id_at != 16 or span_id_end - span_id_at != 8:
-        return at, False, first_row
-    trace_hi = _load_id(payload, trace_id_at)
-    trace_lo = _load_id(payload, trace_id_at + 8)
-    span_id = _load_id(payload, span_id_at)
-    if trace_hi | trace_lo == 0 or span_id == 0:
-        return at, False, first_row
-    span = spans[np.uintp(kept)]
-    span.trace_hi = trace_hi
-    span.trace_lo = trace_lo
-    span.span_id = span_id
-    if parent_id_end - parent_id_at == 8:
-        span.parent_id = _load_id(payload, parent_id_at)
-    else:
-        span.parent_id = 0
-    span.start = start_time
-    span.end = end_time
-    span.name_at = name_at
-    span.name_len = name_end - name_at
-    span.tracestate_at = tracestate_at
-    span.tracestate_len = tracestate_end - tracestate_at
-    span.resource = resource
-    span.attributes_at = first_row
-    span.attributes_len = row - first_row
-    span.kind = kind
-    span.status = status
-    return at, True, row
-
-
-# Requests ---------------------------------------------------------------------------------------
-
-
-@_part
-def _read_resource(
-    payload: Bytes,
-    at: int,
-    end: int,
-    slots: Table,
-    text: Bytes,
-    schema: npt.NDArray[np.int8],
-    stack: npt.NDArray[np.int64],
-    attributes: Table,
-    row: int,
-) -> Any:
+def _read_resource(work: _Work, at: int, end: int, row: int) -> tuple[int, int]:
     """Writes the attributes of all resources of a ResourceSpans, and checks what is no span.
 
     Spans may come before their resource, and a resource that comes twice is merged. So this walks
     over all fields once, before the spans are read: their attributes then lie together.
     """
+    payload = work.source.payload
     while at < end:
         tag, at = _tag(payload, at, end)
         if at < 0:
@@ -825,51 +691,178 @@ def _read_resource(
                 return stop, row
             while at < stop:
                 tag, at = _tag(payload, at, stop)
-                if at < 0:
-                    return at, row
-                if tag == _RESOURCE_ATTRIBUTE:
+                if at >= 0 and tag == _RESOURCE_ATTRIBUTE:
                     at, behind = _content(payload, at, stop)
                     if behind < 0:
                         return behind, row
-                    at, row = _read_key_value(
-                        payload, at, behind, 3, slots, text, schema, stack, attributes, row
-                    )
-                else:
-                    at = _skip_field(payload, at, stop, tag, _IN_RESOURCE, 2, schema, stack)
+                    at, row = _read_attribute(work, at, behind, _DEPTH_OF_RESOURCE + 1, row)
+                elif at >= 0:
+                    at = _skip_field(work.source, at, stop, tag, _IN_RESOURCE, _DEPTH_OF_RESOURCE)
                 if at < 0:
                     return at, row
         else:
-            at = _skip_field(payload, at, end, tag, _IN_RESOURCE_SPANS, 1, schema, stack)
+            at = _skip_field(work.source, at, end, tag, _IN_RESOURCE_SPANS, _DEPTH_OF_RESOURCE_SPANS)
         if at < 0:
             return at, row
     return at, row
 
 
+# Spans -------------------------------------------------------------------------------------------
+
+
+@_inline
+def _load_id(payload: Bytes, at: int) -> int:
+    """8 bytes in network order."""
+    word = _load_word(payload, at)
+    word = (word & _EVERY_SECOND_BYTE) << _word(8) | (word >> _word(8)) & _EVERY_SECOND_BYTE
+    word = (word & _EVERY_SECOND_PAIR) << _word(16) | (word >> _word(16)) & _EVERY_SECOND_PAIR
+    return word << _word(32) | word >> _word(32)
+
+
+@_inline
+def _time(payload: Bytes, at: int, end: int) -> tuple[int, int]:
+    if at + 8 > end:
+        return 0, _failure(_TRUNCATED, at)
+    nanoseconds = _int(_load_word(payload, at))
+    return nanoseconds if nanoseconds >= 0 else _TIME_MAX, at + 8
+
+
+@_inline
+def _code(payload: Bytes, at: int, end: int, code_max: int) -> tuple[int, int]:
+    """A number of an enumeration, which is 32 bits of a varint; 0 where it is none of those."""
+    value, at = _varint(payload, at, end)
+    code = value & 0xFFFFFFFF
+    return code if code <= code_max else 0, at
+
+
+@_part
+def _read_status(source: _Source, at: int, end: int, code: int) -> tuple[int, int]:
+    while 0 <= at < end:
+        tag, at = _tag(source.payload, at, end)
+        if at >= 0 and tag == _STATUS_CODE:
+            code, at = _code(source.payload, at, end, _STATUS_CODE_MAX)
+        elif at >= 0:
+            at = _skip_field(source, at, end, tag, _IN_STATUS, _DEPTH_OF_STATUS)
+    return code, at
+
+
+@_part
+def _read_span(
+    work: _Work, at: int, end: int, span: np.void, first_row: int
+) -> tuple[int, bool, int]:
+    """Writes a span, all but its resource, and its attributes from `first_row` on.
+
+    Returns:
+        The place behind the message, whether the span is valid, and the next free row.
+    """
+    payload = work.source.payload
+    row = first_row
+    trace_id_at = trace_id_end = span_id_at = span_id_end = parent_id_at = parent_id_end = at
+    name_at = name_end = tracestate_at = tracestate_end = at
+    start_time = end_time = kind = status = _int(0)
+    while at < end:
+        tag, at = _tag(payload, at, end)
+        if at < 0:
+            return at, False, row
+        if tag == _SPAN_ATTRIBUTE:
+            at, stop = _content(payload, at, end)
+            if stop < 0:
+                return stop, False, row
+            at, row = _read_attribute(work, at, stop, _DEPTH_OF_SPAN + 1, row)
+        elif tag == _SPAN_TRACE_ID:
+            trace_id_at, at = _content(payload, at, end)
+            trace_id_end = at
+        elif tag == _SPAN_ID:
+            span_id_at, at = _content(payload, at, end)
+            span_id_end = at
+        elif tag == _SPAN_PARENT_ID:
+            parent_id_at, at = _content(payload, at, end)
+            parent_id_end = at
+        elif tag == _SPAN_NAME:
+            name_at, at = _text(payload, at, end)
+            name_end = at
+        elif tag == _SPAN_TRACE_STATE:
+            tracestate_at, at = _text(payload, at, end)
+            tracestate_end = at
+        elif tag == _SPAN_KIND:
+            kind, at = _code(payload, at, end, _KIND_MAX)
+        elif tag == _SPAN_START:
+            start_time, at = _time(payload, at, end)
+        elif tag == _SPAN_END:
+            end_time, at = _time(payload, at, end)
+        elif tag == _SPAN_STATUS:
+            at, stop = _content(payload, at, end)
+            if stop < 0:
+                return stop, False, row
+            status, at = _read_status(work.source, at, stop, status)
+        else:
+            at = _skip_field(work.source, at, end, tag, _IN_SPAN, _DEPTH_OF_SPAN)
+        if at < 0:
+            return at, False, row
+    if trace_id_end - trace_id_at != 16 or span_id_end - span_id_at != 8:
+        return at, False, first_row
+    trace_hi = _load_id(payload, trace_id_at)
+    trace_lo = _load_id(payload, trace_id_at + 8)
+    span_id = _load_id(payload, span_id_at)
+    if trace_hi | trace_lo == 0 or span_id == 0:
+        return at, False, first_row
+    span.trace_hi = trace_hi
+    span.trace_lo = trace_lo
+    span.span_id = span_id
+    span.parent_id = _word(0)
+    if parent_id_end - parent_id_at == 8:
+        span.parent_id = _load_id(payload, parent_id_at)
+    span.start = start_time
+    span.end = end_time
+    span.name_at = name_at
+    span.name_len = name_end - name_at
+    span.tracestate_at = tracestate_at
+    span.tracestate_len = tracestate_end - tracestate_at
+    span.attributes_at = first_row
+    span.attributes_len = row - first_row
+    span.kind = kind
+    span.status = status
+    return at, True, row
+
+
+# Requests ----------------------------------------------------------------------------------------
+
+
 @_kernel
 def _fill(
-    payload: Bytes,
+    payload_array: Bytes,
     slots: Table,
     text: Bytes,
     schema: npt.NDArray[np.int8],
-    spans: Table,
+    stack: npt.NDArray[np.int64],
+    spans_array: Table,
     resources: Table,
     attributes: Table,
-) -> Any:
+) -> tuple[int, int, int, int]:
     """Decodes a request into the given arrays.
 
     Returns:
         The place behind the request or the first failure, how many spans were kept, how many
         attributes there are, and how many spans were rejected.
     """
-    stack = np.empty((_DEPTH_MAX, 3), np.int64)
-    end = payload.size
-    at = row = kept = rejected = resource = 0
+    payload, spans = _pointer(payload_array), _pointer(spans_array)
+    source = _Source(payload, _pointer(schema), _pointer(stack))
+    work = _Work(
+        source,
+        _pointer(slots),
+        len(slots) - 1,
+        _pointer(text),
+        _pointer(attributes),
+        len(attributes),
+    )
+    end = payload_array.size
+    at = row = kept = rejected = resource = _int(0)
     while at < end:
         tag, at = _tag(payload, at, end)
         if at < 0:
             return at, kept, row, rejected
         if tag != _REQUEST_RESOURCE_SPANS:
-            at = _skip_field(payload, at, end, tag, _IN_REQUEST, 0, schema, stack)
+            at = _skip_field(source, at, end, tag, _IN_REQUEST, _DEPTH_OF_REQUEST)
             if at < 0:
                 return at, kept, row, rejected
             continue
@@ -877,11 +870,11 @@ def _fill(
         if resource_end < 0:
             return resource_end, kept, row, rejected
         first_row = row
-        at, row = _read_resource(
-            payload, start, resource_end, slots, text, schema, stack, attributes, row
-        )
+        at, row = _read_resource(work, start, resource_end, row)
         if at < 0:
             return at, kept, row, rejected
+        if resource == len(resources):
+            return _NO_ROOM, kept, row, rejected
         resources[resource].attributes_at = first_row
         resources[resource].attributes_len = row - first_row
         at = start
@@ -889,77 +882,71 @@ def _fill(
             tag, at = _tag(payload, at, resource_end)
             if tag != _RESOURCE_SPANS_SCOPE_SPANS:
                 # Checked before, with its content.
-                at = _skip_field(payload, at, resource_end, tag, _IN_UNKNOWN, 1, schema, stack)
+                at = _skip_field(source, at, resource_end, tag, _IN_UNKNOWN, _DEPTH_OF_RESOURCE_SPANS)
                 continue
             at, scope_end = _content(payload, at, resource_end)
             while at < scope_end:
                 tag, at = _tag(payload, at, scope_end)
+                if at >= 0 and tag != _SCOPE_SPANS_SPAN:
+                    at = _skip_field(source, at, scope_end, tag, _IN_SCOPE_SPANS, _DEPTH_OF_SCOPE_SPANS)
+                elif at >= 0:
+                    at, span_end = _content(payload, at, scope_end)
+                    if span_end < 0:
+                        return span_end, kept, row, rejected
+                    if kept == len(spans_array) and span_end - at >= _SPAN_BYTES_MIN:
+                        return _NO_ROOM, kept, row, rejected
+                    span = _row(spans, kept)
+                    at, valid, row = _read_span(work, at, span_end, span, row)
+                    if valid:
+                        span.resource = resource
+                        kept += 1
+                    else:
+                        rejected += 1
                 if at < 0:
                     return at, kept, row, rejected
-                if tag != _SCOPE_SPANS_SPAN:
-                    at = _skip_field(payload, at, scope_end, tag, _IN_SCOPE_SPANS, 2, schema, stack)
-                    if at < 0:
-                        return at, kept, row, rejected
-                    continue
-                at, span_end = _content(payload, at, scope_end)
-                if span_end < 0:
-                    return span_end, kept, row, rejected
-                at, valid, row = _read_span(
-                    payload, at, span_end, slots, text, schema, stack,
-                    spans, kept, resource, attributes, row,
-                )  # fmt: skip
-                if at < 0:
-                    return at, kept, row, rejected
-                kept += np.int64(valid)
-                rejected += np.int64(not valid)
         resource += 1
     return at, kept, row, rejected
 
 
 @_kernel
-def _count(payload: Bytes, schema: npt.NDArray[np.int8]) -> Any:
+def _count(
+    payload_array: Bytes, schema: npt.NDArray[np.int8], stack: npt.NDArray[np.int64]
+) -> tuple[int, int]:
     """How many spans and resources a request may yield, or those before what makes it malformed.
 
     Goes the way of `_fill`, so that `_fill` never meets more. Spans too short for both ids are not
     counted: room for them would let a small request claim forty times its size.
     """
-    stack = np.empty((_DEPTH_MAX, 3), np.int64)
-    end = payload.size
-    at = spans = resources = 0
+    payload = _pointer(payload_array)
+    source = _Source(payload, _pointer(schema), _pointer(stack))
+    end = payload_array.size
+    at = spans = resources = _int(0)
     while 0 <= at < end:
         tag, at = _tag(payload, at, end)
         if at < 0 or tag != _REQUEST_RESOURCE_SPANS:
-            at = _skip_unknown(payload, at, end, tag, 0, schema, stack)
+            at = _skip_unknown(source, at, end, tag, _DEPTH_OF_REQUEST)
             continue
         at, resource_end = _content(payload, at, end)
         resources += 1
         while 0 <= at < resource_end:
             tag, at = _tag(payload, at, resource_end)
             if at < 0 or tag != _RESOURCE_SPANS_SCOPE_SPANS:
-                at = _skip_unknown(payload, at, resource_end, tag, 1, schema, stack)
+                at = _skip_unknown(source, at, resource_end, tag, _DEPTH_OF_RESOURCE_SPANS)
                 continue
             at, scope_end = _content(payload, at, resource_end)
             while 0 <= at < scope_end:
                 tag, at = _tag(payload, at, scope_end)
                 if at < 0 or tag != _SCOPE_SPANS_SPAN:
-                    at = _skip_unknown(payload, at, scope_end, tag, 2, schema, stack)
+                    at = _skip_unknown(source, at, scope_end, tag, _DEPTH_OF_SCOPE_SPANS)
                     continue
                 start, at = _content(payload, at, scope_end)
-                spans += np.int64(at - start >= _SPAN_BYTES_MIN)
+                spans += _int(at - start >= _SPAN_BYTES_MIN)
             at = min(at, scope_end)
         at = min(at, resource_end)
     return spans, resources
 
 
 @_part
-def _skip_unknown(
-    payload: Bytes,
-    at: int,
-    end: int,
-    tag: int,
-    depth: int,
-    schema: npt.NDArray[np.int8],
-    stack: npt.NDArray[np.int64],
-) -> int:
+def _skip_unknown(source: _Source, at: int, end: int, tag: int, depth: int) -> int:
     """Skips a field without a look at its content; passes on a failure to read its tag."""
-    return at if at < 0 else _skip_field(payload, at, end, tag, _IN_UNKNOWN, depth, schema, stack)
+    return at if at < 0 else _skip_field(source, at, end, tag, _IN_UNKNOWN, depth)
