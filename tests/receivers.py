@@ -116,6 +116,7 @@ class Exporter:
     counters: ReceiverCounters
     grpc_port: int
     http_port: int
+    web: ThreadedServer
 
     def request(
         self, path, body=b"", headers: Mapping[str, str] = {}, *, method="POST", chunked=False
@@ -131,8 +132,9 @@ class Exporter:
 
 
 @contextmanager
-def running(*, read_seconds: float = 20) -> Iterator[Exporter]:
-    inbox, counters = Inbox(), ReceiverCounters()
+def running(inbox: Inbox | None = None, *, read_seconds: float = 20) -> Iterator[Exporter]:
+    inbox = inbox or Inbox()
+    counters = ReceiverCounters()
     web = ThreadedServer(
         app(inbox, counters, max_request_bytes=LIMIT_BYTES, read_seconds=read_seconds),
         "127.0.0.1:0",
@@ -141,7 +143,7 @@ def running(*, read_seconds: float = 20) -> Iterator[Exporter]:
     http_port = web.start()
     try:
         grpc_port = rpc.start()
-        yield Exporter(inbox, counters, grpc_port, http_port)
+        yield Exporter(inbox, counters, grpc_port, http_port, web)
     finally:
         rpc.stop(1)
         web.stop(1)

@@ -6,6 +6,7 @@ import select
 import socket
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -26,7 +27,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from tests import otlp_samples as samples
-from tests.receivers import LIMIT_BYTES, running
+from tests.receivers import LIMIT_BYTES, Inbox, running
 
 from outcome_exporter import series
 from outcome_exporter.errors import ListenError, LogCorrupt, Overloaded
@@ -474,6 +475,37 @@ class TestCounters:
         for family, found in snapshot.items():
             assert {sample.value for sample in found} == {0}
             assert {len(sample.labels) for sample in found} == {len(family.labels)}
+
+
+class TestStopping:
+    def test_a_running_request_is_finished(self):
+        entered, leave = threading.Event(), threading.Event()
+
+        class Slow(Inbox):
+            def admit(self):
+                entered.set()
+                assert leave.wait(20)
+
+        with running(Slow()) as exporter, ThreadPoolExecutor(2) as pool:
+            sent = pool.submit(exporter.request, "/v1/traces", b"", headers_of(PROTOBUF))
+            assert entered.wait(20)
+            stopped = pool.submit(exporter.web.stop, 20)
+            leave.set()
+            assert sent.result(20).status == 200
+            stopped.result(20)
+            with pytest.raises(ConnectionRefusedError):
+                exporter.request("/v1/traces")
+
+    def test_a_body_that_never_ends_is_cut(self):
+        with running() as exporter:
+            target = ("127.0.0.1", exporter.http_port)
+            with socket.create_connection(target, timeout=20) as connection:
+                head = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+                connection.sendall(head + b"Expect: 100-continue\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # it is being read
+                exporter.web.stop(0.05)
+            with pytest.raises(ConnectionRefusedError):
+                exporter.request("/v1/traces")
 
 
 class TestListening:

@@ -26,6 +26,7 @@ class ThreadedServer:
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -41,21 +42,25 @@ class ThreadedServer:
         """
         listener = bind(self._address)
         port = int(listener.getsockname()[1])
+        # A daemon: a disk that hangs must not keep the process from ending.
         # Connections wait in the socket's backlog until the loop runs: no need to wait here.
         self._thread = threading.Thread(
-            target=self._server.run, args=([listener],), name=f"http {self._address}"
+            target=self._server.run, args=([listener],), name=f"http {self._address}", daemon=True
         )
         self._thread.start()
         return port
 
     def stop(self, grace_seconds: float) -> None:
-        """Takes no more requests, lets those that run finish within the grace, then cuts them."""
+        """Takes no more requests, lets those that run finish within the grace, then cuts them.
+
+        What waits for the disk cannot be cut: it is waited for once more as long, then left alone.
+        """
         if self._thread is None:
             return
         self._server.should_exit = True
         self._thread.join(grace_seconds)
         self._server.force_exit = True
-        self._thread.join()
+        self._thread.join(grace_seconds)
         self._thread = None
 
 
