@@ -52,18 +52,7 @@ from outcome_exporter.database import (
 )
 from outcome_exporter.errors import StateCorrupt
 from outcome_exporter.kernels.storage import SUM_LIMIT, add_rows, page_digests
-from outcome_exporter.model import Bytes, Table
-
-BUCKET = np.dtype(
-    [
-        ("slo", np.uint32),
-        ("minute", np.int64),  # minutes since 1970, of outcome time
-        ("good", np.int64),  # millionths of an attempt
-        ("bad", np.int64),
-        ("value", np.int64),  # of bad outcomes, millionths of the currency
-    ]
-)
-"""Good, bad and value of one SLO in one minute."""
+from outcome_exporter.model import BUCKET, Bytes, Table
 
 PAGE_BYTES = 65_472
 """Length of a page of state; see the module's text."""

@@ -21,7 +21,7 @@ from outcome_exporter.kernels.attributes import (
 )
 from outcome_exporter.kernels.hashing import combine
 from outcome_exporter.model import ATTEMPT, CLAIM, NO_VALUE, BusinessEvent, Row, Table
-from outcome_exporter.plan import Plan, text_hash
+from outcome_exporter.plan import Plan, event_hash
 from outcome_exporter.units import MILLIONTHS
 
 Key = tuple[np.uint64, np.uint64]
@@ -99,9 +99,7 @@ class Reader:
 
     def _common(self, row: Row, j: int, event: BusinessEvent, paths: list[str | None]) -> None:
         row["journey"] = j
-        row["identity"] = combine(
-            combine(text_hash(event.source), text_hash(event.id)), self._plan.spans.identity[j]
-        )
+        row["identity"] = combine(event_hash(event), self._plan.spans.identity[j])
         for k, path in enumerate(paths):
             salt = self._plan.spans.salts[j, k]
             if path is None:

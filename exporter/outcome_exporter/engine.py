@@ -26,7 +26,6 @@ from outcome_exporter.config import Config
 from outcome_exporter.errors import Overloaded, StorageError
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import (
-    BUCKET,
     Encoding,
     EventBatch,
     Kind,
@@ -70,14 +69,12 @@ class _Buckets:
         return self._renumbered(self._store.sum_minutes(first, last))
 
     def _renumbered(self, rows: Table) -> Table:
+        numbers = np.full(rows.size, -1, np.int64)
         known = rows["slo"] < self._numbers.size
-        rows = rows[known]
-        numbers = self._numbers[rows["slo"]]
-        mine = np.empty(rows.size, BUCKET)
-        for name in ("minute", "good", "bad", "value"):
-            mine[name] = rows[name]
-        mine["slo"] = numbers
-        return mine[numbers >= 0]
+        numbers[known] = self._numbers[rows["slo"][known]]
+        mine = rows[numbers >= 0]
+        mine["slo"] = numbers[numbers >= 0]
+        return mine
 
     def stored(self, rows: Table) -> Table:
         """Rows as the store numbers them."""

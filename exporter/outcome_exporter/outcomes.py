@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.kernels import joining as k
-from outcome_exporter.kernels.hashing import combine
 from outcome_exporter.kernels.pool import NIL, Pool, collect, next_busy, schedule
 from outcome_exporter.kernels.recent import Recent, remember
 from outcome_exporter.model import (
@@ -26,7 +25,7 @@ from outcome_exporter.model import (
     BusinessEvent,
     Table,
 )
-from outcome_exporter.plan import Arrays, Moved, Plan, part, text_hash
+from outcome_exporter.plan import Arrays, Moved, Plan, event_hash, part
 from outcome_exporter.units import MILLIONTHS, SECOND
 
 COMBINATIONS_MAX = 10_000
@@ -136,8 +135,7 @@ class Outcomes:
     def is_new(self, event: BusinessEvent, second: int) -> bool:
         """Whether an event was not seen before, by its source and id; remembers it."""
         self._events.reserve(1)
-        hashed = combine(text_hash(event.source), text_hash(event.id))
-        known = remember(self._events.arrays, hashed, second, self._dedupe)
+        known = remember(self._events.arrays, event_hash(event), second, self._dedupe)
         self.counts[k.DUPLICATE_EVENTS] += known
         return not known
 

@@ -200,7 +200,7 @@ def burn_rate(slo: Slo, good: float, bad: float) -> float:
 
 
 def budget_remaining(slo: Slo, good: float, bad: float) -> float:
-    """Error budget left, from the events of the SLO's own window: 1 untouched, below 0 overspent."""
+    """Error budget left, from the events of the own window: 1 untouched, below 0 overspent."""
     return 1.0 - burn_rate(slo, good, bad)
 
 

@@ -155,7 +155,9 @@ def compare(name: str, payloads: list[bytes], table: Table) -> None:
 def main() -> None:
     begun = time.perf_counter()
     decode_spans(b"", wanted_keys(WANTED))
-    table = Table(caption=f"first call: {time.perf_counter() - begun:.2f} s; {ROUNDS} rounds, medians")
+    table = Table(
+        caption=f"first call: {time.perf_counter() - begun:.2f} s; {ROUNDS} rounds, medians"
+    )
     table.add_column("request")
     for head in (
         "spans", "bytes a span", "ns a span", "protobuf: read", "parse only", "times faster",

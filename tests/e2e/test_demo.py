@@ -15,13 +15,14 @@ import pytest
 import yaml
 from cloudevents.core.v1.event import CloudEvent
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-from outcome_exporter.pipeline import Pipeline
 
 from outcome_exporter.demo import INTERRUPTED, screen, sending, settings
 from outcome_exporter.demo.faults import script
 from outcome_exporter.demo.ledger import REASONS
 from outcome_exporter.demo.simulate import simulate
 from outcome_exporter.model import Encoding, Record
+from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import SECOND
 
 CONFIG = settings.load()
@@ -203,7 +204,7 @@ def test_the_exporter_counts_what_the_shop_knows(seed):
         pipeline.ingest(Record(offset, arrival, kind, Encoding.NONE, payload))
     pipeline.advance(arrival + round(settings.settle_seconds(CONFIG)) * SECOND)
     expected = simulation.ledger.expected(CONFIG)
-    assert screen.differences(expected, screen.read_snapshot(pipeline.snapshot())) == []
+    assert screen.differences(expected, screen.read_snapshot(snapshot(pipeline))) == []
     assert sum(row.value for row in expected) > 500
 
 

@@ -113,10 +113,15 @@ def test_serve_and_demo_pass_their_arguments_on(monkeypatch):
     calls = []
     serve_code = call(monkeypatch, "serve", "-c", "a.yaml", module="server", serve=calls.append)
     demo_code = call(
-        monkeypatch, "demo", "--fast", module="demo", run=lambda *, fast: calls.append(fast)
+        monkeypatch,
+        "demo",
+        "--fast",
+        "--seconds=30",
+        module="demo",
+        run=lambda **given: calls.append(given) or 0,
     )
     assert (serve_code, demo_code) == (0, 0)
-    assert calls == [Path("a.yaml"), True]
+    assert calls == [Path("a.yaml"), {"fast": True, "seconds": 30}]
 
 
 @pytest.mark.parametrize(

@@ -496,7 +496,7 @@ def recorded():
 
 def test_the_quick_demo_shows_the_script_and_agrees():
     out = recorded()
-    assert quick.run(out, CONFIG, Naive, seconds=faults.SCRIPT_SECONDS, seed=1)
+    assert quick.run(out, CONFIG, Naive, Naive.snapshot, seconds=faults.SCRIPT_SECONDS, seed=1)
     text = " ".join(out.export_text().split())
     for fault_ in faults.SCRIPT:
         for begins in (True, False):
@@ -518,7 +518,7 @@ class Forgetful(Naive):
 
 def test_an_exporter_that_loses_an_event_is_found_out():
     out = recorded()
-    assert not quick.run(out, CONFIG, Forgetful, seconds=60, seed=1)
+    assert not quick.run(out, CONFIG, Forgetful, Naive.snapshot, seconds=60, seed=1)
     assert "differ" in out.export_text()
 
 

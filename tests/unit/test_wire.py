@@ -173,8 +173,14 @@ def by_kernel(payload, names=NAMES, wanted=WANTED):
     try:
         batch = decode_spans(payload, wanted)
     except DecodeError as error:
-        assert 0 <= error.offset <= len(payload)
-        return None
+        place = error.offset
+    else:
+        return read(batch, payload, names)
+    assert 0 <= place <= len(payload)
+    return None
+
+
+def read(batch, payload, names):
     raw = batch.payload.tobytes()
     assert raw == bytes(payload)
     rows = [attribute_of(raw, row, names) for row in batch.attributes]
@@ -217,7 +223,7 @@ def attribute_of(raw, row, names):
     number = int(row["number"])
     text = text_of(raw, row["at"], row["len"])
     value = {
-        AttributeType.STRING: lambda: text.decode(),
+        AttributeType.STRING: text.decode,
         AttributeType.BYTES: lambda: text,
         AttributeType.INT: lambda: number,
         AttributeType.BOOL: lambda: bool(number),

@@ -56,8 +56,9 @@ def _run(out: Console, *, fast: bool, seconds: int, seed: int) -> bool:
         return live.run(out, seconds=seconds, seed=seed)
     # Only here: it loads numba, which the shop's process and the live screen do without.
     from outcome_exporter.pipeline import Pipeline  # noqa: PLC0415
+    from outcome_exporter.snapshot import snapshot  # noqa: PLC0415
 
-    return quick.run(out, settings.load(), Pipeline, seconds=seconds, seed=seed)
+    return quick.run(out, settings.load(), Pipeline, snapshot, seconds=seconds, seed=seed)
 
 
 __all__ = ["INTERRUPTED", "SCRIPT_SECONDS", "Fault", "Kind", "run", "simulate"]

@@ -92,14 +92,14 @@ def run(out: Console, *, seconds: float, seed: int) -> bool:
         KeyboardInterrupt: It was ended early; everything is cleaned up.
     """
     with (
-        _interruptible(),
+        _interruptible() as hold,
         tempfile.TemporaryDirectory(prefix="outcome-exporter-demo-") as folder,
     ):
         place = _furnish(Path(folder), out)
         serve = ["outcome_exporter", "serve", "-c", str(place.file)]
         shop = ["outcome_exporter.demo.shop", "--attached", "--config", str(place.file)]
         shop += ["--seconds", str(seconds), "--seed", str(seed)]
-        with _program("the exporter", serve, place, stdout=subprocess.DEVNULL) as exporter:
+        with _program("the exporter", serve, place, hold, stdout=subprocess.DEVNULL) as exporter:
             with out.status("Starting the exporter (the first time it compiles, be patient) …"):
                 _wait_until_ready(place, exporter)
             page = f"http://localhost:{place.port}/"
@@ -109,7 +109,7 @@ def run(out: Console, *, seconds: float, seed: int) -> bool:
                 f"  all numbers  [link={page}metrics]{page}metrics[/link]\n"
                 f"  to leave     Ctrl-C, at any time; nothing is left behind",
             )
-            with _program("the shop", shop, place, stdout=subprocess.PIPE) as visitors:
+            with _program("the shop", shop, place, hold, stdout=subprocess.PIPE) as visitors:
                 return _watch(out, place, exporter, visitors)
 
 
@@ -144,30 +144,38 @@ def _free_port(host: str, wanted: int) -> int:
 
 
 @contextmanager
-def _program(name: str, arguments: list[str], place: _Place, *, stdout: int) -> Iterator[_Program]:
+def _program(
+    name: str, arguments: list[str], place: _Place, hold: "_Hold", *, stdout: int
+) -> Iterator[_Program]:
     """Runs a module of this package beside us, until the block ends."""
     log = place.file.with_name(f"{arguments[0]}.log")
-    with (
-        log.open("wb") as errors,
-        # A session of its own: Ctrl-C and a closing terminal reach us alone, and we end the rest.
-        subprocess.Popen(  # noqa: S603 - the demo's own two programs
-            [sys.executable, "-m", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=stdout,
-            stderr=errors,
-            env=_environment(),
-            cwd=place.file.parent,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            yield _Program(name, process, log)
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        # Interrupted half-way through its start, the process would run on without us.
+        with log.open("wb") as errors, hold:
+            # A session of its own: Ctrl-C and a closing terminal reach us alone, and we end it.
+            process = subprocess.Popen(  # noqa: S603 - the demo's own two programs
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=errors,
+                env=_environment(),
+                cwd=place.file.parent,
+                start_new_session=True,
+            )
+        yield _Program(name, process, log)
+    finally:
+        if process is not None:
+            with process:
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _environment() -> dict[str, str]:
@@ -277,20 +285,42 @@ def _get(place: _Place, path: str) -> str | None:
     return body if response.status == _OK else None
 
 
+class _Hold:
+    """Within it, an interruption waits until the block has ended."""
+
+    def __init__(self) -> None:
+        self._holding = False
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        if not self._holding:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> None:
+        self._holding = True
+
+    def __exit__(self, *_: object) -> None:
+        self._holding = False
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible() -> Iterator[_Hold]:
     """Ends the block by KeyboardInterrupt on any signal that asks us to go, once."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    hold = _Hold()
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         # An impatient second Ctrl-C must not interrupt the cleaning up.
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        hold.interrupt()
 
     before = {each: signal.signal(each, interrupt) for each in signals}
     try:
-        yield
+        yield hold
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

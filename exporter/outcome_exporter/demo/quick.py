@@ -4,7 +4,7 @@ No ports, no files, no waiting, and the same numbers on every run.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 
@@ -25,19 +25,28 @@ class Judge(Protocol):
     def advance(self, now_unix_nano: int) -> object:
         """Moves the clock on without an arrival."""
 
-    def snapshot(self) -> Snapshot:
-        """Every series as of now."""
+
+AnyJudge = TypeVar("AnyJudge", bound=Judge)
 
 
 def run(
     out: Console,
     config: Config,
-    pipeline: Callable[[Config], Judge],
+    pipeline: Callable[[Config], AnyJudge],
+    snapshot: Callable[[AnyJudge], Snapshot],
     *,
     seconds: float,
     seed: int,
 ) -> bool:
     """Runs the demo.
+
+    Args:
+        out: Where to show it.
+        config: The shop's.
+        pipeline: Makes the judge of what the shop sends.
+        snapshot: Every series of a judge as of now.
+        seconds: How long the shop is open, in simulated time.
+        seed: Determines what its customers do.
 
     Returns:
         Whether the exporter counted what the shop knows.
@@ -49,7 +58,7 @@ def run(
 
     def tell(announcement: Announcement) -> None:
         for line in screen.lines(
-            config, screen.read_snapshot(judge.snapshot()), announcement.elapsed
+            config, screen.read_snapshot(snapshot(judge)), announcement.elapsed
         ):
             out.print(f"[dim]{line}[/]")
         out.print()
@@ -69,7 +78,7 @@ def run(
     # Second by second, as the wall clock does it for a server.
     for second in range(1, 1 + int(settings.settle_seconds(config))):
         judge.advance(arrival + second * SECOND)
-    reading = screen.read_snapshot(judge.snapshot())
+    reading = screen.read_snapshot(snapshot(judge))
     out.print(screen.tables(config, reading))
     out.print()
     agrees = screen.summarise(out, simulation.ledger.expected(config), reading)

@@ -45,7 +45,16 @@ from numba.extending import intrinsic
 
 from outcome_exporter.errors import DecodeError
 from outcome_exporter.kernels.otlp_schema import FIELD_NUMBERS, OPAQUE, SCHEMA, TEXT, Message
-from outcome_exporter.model import ATTRIBUTE, RESOURCE, SPAN, AttributeType, Bytes, SpanBatch, Table
+from outcome_exporter.model import (
+    ATTRIBUTE,
+    RESOURCE,
+    SPAN,
+    AttributeType,
+    Bytes,
+    Row,
+    SpanBatch,
+    Table,
+)
 
 # To the type checker, every integer of the compiled parts is an int. Constants are made by these
 # too: numba compiles a part once for each plain int that it is called with.
@@ -284,7 +293,8 @@ def _lower_pointer(_context: Any, array: Any) -> Any:  # noqa: ANN401 — numba 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
         return context.make_array(signature.args[0])(context, builder, arguments[0]).data
 
-    return types.CPointer(array.dtype)(array), generate
+    pointer: Any = types.CPointer
+    return pointer(array.dtype)(array), generate
 
 
 def _lower_row(_context: Any, table: Any, row: Any) -> Any:  # noqa: ANN401
@@ -701,7 +711,9 @@ def _read_resource(work: _Work, at: int, end: int, row: int) -> tuple[int, int]:
                 if at < 0:
                     return at, row
         else:
-            at = _skip_field(work.source, at, end, tag, _IN_RESOURCE_SPANS, _DEPTH_OF_RESOURCE_SPANS)
+            at = _skip_field(
+                work.source, at, end, tag, _IN_RESOURCE_SPANS, _DEPTH_OF_RESOURCE_SPANS
+            )
         if at < 0:
             return at, row
     return at, row
@@ -747,9 +759,7 @@ def _read_status(source: _Source, at: int, end: int, code: int) -> tuple[int, in
 
 
 @_part
-def _read_span(
-    work: _Work, at: int, end: int, span: np.void, first_row: int
-) -> tuple[int, bool, int]:
+def _read_span(work: _Work, at: int, end: int, span: Row, first_row: int) -> tuple[int, bool, int]:
     """Writes a span, all but its resource, and its attributes from `first_row` on.
 
     Returns:
@@ -882,13 +892,17 @@ def _fill(
             tag, at = _tag(payload, at, resource_end)
             if tag != _RESOURCE_SPANS_SCOPE_SPANS:
                 # Checked before, with its content.
-                at = _skip_field(source, at, resource_end, tag, _IN_UNKNOWN, _DEPTH_OF_RESOURCE_SPANS)
+                at = _skip_field(
+                    source, at, resource_end, tag, _IN_UNKNOWN, _DEPTH_OF_RESOURCE_SPANS
+                )
                 continue
             at, scope_end = _content(payload, at, resource_end)
             while at < scope_end:
                 tag, at = _tag(payload, at, scope_end)
                 if at >= 0 and tag != _SCOPE_SPANS_SPAN:
-                    at = _skip_field(source, at, scope_end, tag, _IN_SCOPE_SPANS, _DEPTH_OF_SCOPE_SPANS)
+                    at = _skip_field(
+                        source, at, scope_end, tag, _IN_SCOPE_SPANS, _DEPTH_OF_SCOPE_SPANS
+                    )
                 elif at >= 0:
                     at, span_end = _content(payload, at, scope_end)
                     if span_end < 0:
