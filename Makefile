@@ -25,7 +25,7 @@ help: ## this help
 demo: install ## watch a small shop fail, and what the series say (ARGS=--fast: in 20 seconds)
 	@$(BIN)/outcome-exporter demo $(ARGS)
 
-test: install ## run all tests (ARGS='-k name' runs some)
+test: install ## run the tests (ARGS='-k name' runs some, ARGS='-m slow' the long ones)
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: install ## check style and format

@@ -28,8 +28,7 @@ What is decided here, beyond the format:
 How: one pass counts resources and spans, which touches a few bytes of each; a second one fills.
 Span → KeyValue → AnyValue is written out by hand; whatever is rare goes through `_skip_field`,
 which walks any message by `SCHEMA` without recursion. Bytes are read in words of 8 where that
-stays within the payload. All compiled code stands in this one file, because numba's cache does
-not notice a change of a callee in another.
+stays within the payload.
 
 Known limit: little-endian machines only.
 """
