@@ -1,0 +1,45 @@
+"""The join: who waits for whom, and what is counted when they met or did not."""
+
+import numpy as np
+import pytest
+from tests.scenario import START, Event, Restart, Span, config, read, reasons, run
+
+from outcome_exporter import series
+from outcome_exporter.units import HOUR, MINUTE, SECOND
+
+CHECKOUT = {
+    "name": "checkout",
+    "attempt": {"span": {"name": "POST /pay"}},
+    "join": ["trace_id", {"attribute": "order", "event": "data.order"}],
+    "outcome": {"event": "paid", "within": "30s"},
+}
+VALUED = {**CHECKOUT, "value": {"event": "data.total", "currency": "USD"}}
+OTHER = {**CHECKOUT, "name": "other"}
+
+
+def try_(trace: int, at: int, **more) -> tuple[int, list[Span]]:
+    """An attempt that begins and arrives at `at`, in seconds after the start."""
+    time = START + at * SECOND
+    return time, [Span(trace=trace, id=1, start=time, end=time + SECOND, **more)]
+
+
+def paid(at: int, name: str = "e", trace: int | None = None, **data) -> tuple[int, list[Event]]:
+    """An event that happens and arrives at `at`."""
+    time = START + at * SECOND
+    return time, [Event("paid", name, time, trace, data)]
+
+
+def money(pipeline) -> dict[str, float]:
+    return {labels[2]: value for labels, value in read(pipeline, series.VALUE).items()}
+
+
+def test_an_event_that_one_of_two_journeys_wanted_is_not_unmatched():
+    other = {**OTHER, "attempt": {"span": {"name": "never"}}}
+    pipeline = run(config(CHECKOUT, other), [try_(1, 0), paid(3, trace=1)], START + HOUR)
+    assert reasons(pipeline) == {"ok": 1}
+    assert read(pipeline, series.EVENTS_UNMATCHED) == {("paid",): 0}
+
+
+def test_an_event_that_nobody_wanted_is_unmatched_once_whatever_the_journeys():
+    pipeline = run(config(CHECKOUT, OTHER), [paid(3, trace=9)], START + HOUR)
+    assert read(pipeline, series.EVENTS_UNMATCHED) == {("paid",): 1}
