@@ -132,7 +132,9 @@ class Pipeline:
 
     def _take_events(self, events: Sequence[BusinessEvent], arrival: int) -> None:
         assert self.second is not None
-        new = [event for event in events if self.outcomes.is_new(event, self.second)]
+        # What no journey listens to is not remembered either: it would push out what matters.
+        wanted = (event for event in events if event.type in self.plan.event_types)
+        new = [event for event in wanted if self.outcomes.is_new(event, self.second)]
         read = self._reader.read(new, [self._event_time(event, arrival) for event in new])
         if read.attempts.size:
             self._take_attempts(read.attempts)

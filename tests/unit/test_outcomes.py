@@ -43,3 +43,11 @@ def test_an_event_that_one_of_two_journeys_wanted_is_not_unmatched():
 def test_an_event_that_nobody_wanted_is_unmatched_once_whatever_the_journeys():
     pipeline = run(config(CHECKOUT, OTHER), [paid(3, trace=9)], START + HOUR)
     assert read(pipeline, series.EVENTS_UNMATCHED) == {("paid",): 1}
+
+
+def test_events_that_no_journey_listens_to_push_no_other_out_of_memory():
+    noise = [(START + 2 * SECOND, [Event("noise", str(n), START) for n in range(1_500)])]
+    arrivals = [paid(1, trace=9), *noise, paid(3, trace=9)]
+    pipeline = run(config(CHECKOUT, limits={"remembered": 1_000}), arrivals)
+    assert read(pipeline, series.DUPLICATES)["event",] == 1
+    assert read(pipeline, series.OVERFLOW)["remembered_events",] == 0
