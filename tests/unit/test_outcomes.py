@@ -51,3 +51,23 @@ def test_events_that_no_journey_listens_to_push_no_other_out_of_memory():
     pipeline = run(config(CHECKOUT, limits={"remembered": 1_000}), arrivals)
     assert read(pipeline, series.DUPLICATES)["event",] == 1
     assert read(pipeline, series.OVERFLOW)["remembered_events",] == 0
+
+
+def test_a_failed_attempt_without_a_value_costs_what_earlier_events_said():
+    arrivals = [try_(1, 0), paid(1, trace=1, total=40), try_(2, 2, status=2)]
+    assert money(run(config(VALUED), arrivals, START + HOUR)) == {
+        "achieved": 40,
+        "at_risk": 40,
+        "lost": 40,
+    }
+
+
+def test_the_recent_mean_moves_a_sixteenth_of_the_way():
+    arrivals = [
+        paid(0, "a", trace=1, total=16),
+        try_(1, 1),
+        paid(2, "b", trace=2, total=32),
+        try_(2, 3),
+        try_(3, 4, status=2),
+    ]
+    assert money(run(config(VALUED), arrivals, START + HOUR))["lost"] == 17

@@ -446,7 +446,10 @@ def _achieve(
         reason = SLOW
     _finish(state, attempt, reason, moment)
     if not claim.achieved and plan.has_value[journey]:
-        value = attempt.value if claim.value == NO_VALUE else claim.value
+        value = attempt.value
+        if claim.value != NO_VALUE:
+            value = claim.value
+            _learn(state, journey, value)
         state.value[journey, ACHIEVED] += _weighted(value, attempt.weight)
     claim.achieved = 1
 
@@ -493,12 +496,12 @@ def add_attempts(
         value = np.int64(0)
         if plan.has_value[journey]:
             value = attempt.value
-            if value == NO_VALUE and claim >= 0:
+            if value != NO_VALUE:
+                _learn(state, journey, value)
+            elif claim >= 0:
                 value = state.claims.rows[claim].value
             if value == NO_VALUE:
                 value = state.mean[journey]
-            else:
-                _learn(state, journey, value)
         attempt.value = value
         slow = 0 <= plan.slow_above[journey] < duration
         if attempt.error or slow:
