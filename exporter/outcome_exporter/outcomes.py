@@ -39,6 +39,8 @@ class Settled(NamedTuple):
     """VERDICT."""
     bad: Table
     """ATTEMPT: those that became bad, with `end` the outcome time, `error` the reason then."""
+    users: Table
+    """ATTEMPT: those whose user only their event knew, `error` whether they are bad."""
 
 
 class Outcomes:
@@ -109,7 +111,8 @@ class Outcomes:
         return k.Output(
             verdicts=np.empty(attempts * self._most_slos, VERDICT),
             bad=np.empty(attempts, ATTEMPT),
-            counts=np.zeros(2, np.int64),
+            users=np.empty(attempts, ATTEMPT),
+            counts=np.zeros(3, np.int64),
         )
 
     # What arrives
@@ -282,7 +285,8 @@ _BY_JOURNEY = ("durations", "duration_sum", "value", "mean")
 
 
 def _written(out: k.Output) -> Settled:
-    return Settled(out.verdicts[: out.counts[0]], out.bad[: out.counts[1]])
+    verdicts, bad, users = out.counts
+    return Settled(out.verdicts[:verdicts], out.bad[:bad], out.users[:users])
 
 
 def _side(pool: Pool, chains: k.Chains) -> k.Side:

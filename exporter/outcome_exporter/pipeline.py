@@ -179,6 +179,8 @@ class Pipeline:
     def _deliver(self, settled: Settled) -> None:
         self.slos.add(settled.verdicts)
         self.users.add(BAD, settled.bad)
+        self.users.add(ANY, settled.users)
+        self.users.add(BAD, settled.users[settled.users["error"] == 1])
 
     # Checkpoints
 

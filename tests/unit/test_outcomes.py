@@ -71,3 +71,15 @@ def test_the_recent_mean_moves_a_sixteenth_of_the_way():
         try_(3, 4, status=2),
     ]
     assert money(run(config(VALUED), arrivals, START + HOUR))["lost"] == 17
+
+
+@pytest.mark.parametrize("event_first", [False, True])
+def test_users_that_only_the_event_knows_are_counted(event_first):
+    journey = {**CHECKOUT, "user": {"event": "data.user"}}
+    arrivals = []
+    for trace, status, user in ((1, 0, "ann"), (2, 2, "bob"), (3, 2, "bob")):
+        event = paid(20 * trace + (0 if event_first else 15), str(trace), trace, user=user)
+        arrivals += sorted([try_(trace, 20 * trace + 1, status=status), event])
+    users = read(run(config(journey), arrivals, START + 3 * MINUTE), series.USERS)
+    assert users["checkout", "any", "1h"] == 2
+    assert users["checkout", "bad", "1h"] == 1

@@ -140,8 +140,10 @@ class Output(NamedTuple):
     """VERDICT."""
     bad: Table
     """ATTEMPT: attempts that became bad, with `end` the time at which, `error` their reason."""
+    users: Table
+    """ATTEMPT: attempts whose user only their event knew, `error` whether they are bad."""
     counts: npt.NDArray[np.int64]
-    """Verdicts, bad attempts."""
+    """Verdicts, bad attempts, users."""
 
 
 # Waiting under keys
@@ -445,6 +447,12 @@ def _achieve(
     elif 0 <= slow < attempt.end - attempt.start:
         reason = SLOW
     _finish(state, attempt, reason, moment)
+    if attempt.user == 0 and claim.user != 0:
+        row = out.counts[2]
+        out.users[row] = attempt
+        out.users[row].user = claim.user
+        out.users[row].error = reason != OK
+        out.counts[2] += 1
     if not claim.achieved and plan.has_value[journey]:
         value = attempt.value
         if claim.value != NO_VALUE:
