@@ -406,8 +406,9 @@ def ingest(
                 trace_row = _begin_trace(pools, settled, trace_hi, trace_lo, last, quiet)
                 pools.slots[slot] = trace_row
         trace = pools.traces[trace_row]
-        duration = max(span.end - span.start, 0) if span.end > 0 else 0
-        end = span.start + duration
+        # A time of 0 was never set: a span without one has no duration.
+        duration = max(span.end - span.start, 0) if span.start > 0 else 0
+        end = span.start + duration if span.start > 0 else span.end
         if end > arrival + future:
             # A time that cannot be: the clock of its sender is wrong, its duration need not be.
             end = arrival
