@@ -354,7 +354,7 @@ def _begin_trace(
     trace.first = last
     trace.last = last
     trace.rooted = 0
-    trace.late = seen(settled, _trace_hash(hi, lo))
+    trace.late = seen(settled, _trace_hash(hi, lo), last - 1)
     trace.alive = 1
     pools.counts[SEQUENCE] += 1
     schedule(pools.wheel, row, last + quiet)
