@@ -27,3 +27,49 @@ def test_a_span_is_late_as_long_as_its_trace_is_remembered_and_no_longer():
     for after, expected in ((100, 1), (200, 0)):
         arrivals = [(START, [span(1)]), (START + after * SECOND, [span(2)])]
         assert late(run(config(PAY), arrivals)) == expected
+
+
+def test_parents_in_a_circle_lose_no_attempt_and_hide_no_other():
+    spans = [
+        span(1, 2, "pay"),
+        span(2, 1, "pay"),
+        span(3, 3, "pay"),  # its own parent
+        span(4, 1, "step"),
+        span(5, 6),
+        span(6, 5),
+        span(7, 5),
+        span(8, 0, "pay"),
+        span(9, 8, "pay"),  # below 8, whatever the circles cost
+    ]
+    pipeline = run(config(PAY), [(START, spans)], START + MINUTE)
+    assert reasons(pipeline) == {"ok": 3}  # one of 1 and 2, 3, and 8
+
+
+def test_settled_parents_are_a_forest():
+    rng = np.random.default_rng(7)
+    pipeline = Pipeline(config(PAY))
+    for trace in range(1, 60):
+        size = int(rng.integers(2, 60))
+        spans = [
+            span(n, int(rng.integers(0, size)), trace=trace, start=START + int(rng.integers(50)))
+            for n in range(1, size)
+        ]
+        pipeline.traces.ingest(pipeline.decode(Kind.TRACES, payload(spans)), START)
+    for settled in pipeline.traces.settle(START // SECOND + 121) or settle_all(pipeline):
+        for first, end in zip(settled.starts, settled.starts[1:], strict=False):
+            parents = settled.spans["parent"][first:end].tolist()
+            for place in range(end - first):
+                steps = 0
+                while place >= 0:
+                    place = parents[place]  # noqa: PLW2901
+                    steps += 1
+                assert steps <= end - first
+
+
+def payload(spans) -> bytes:
+    return record(0, START, spans).payload
+
+
+def settle_all(pipeline: Pipeline):
+    for second in range(START // SECOND, START // SECOND + 200):
+        yield from pipeline.traces.settle(second)

@@ -563,6 +563,29 @@ def _find_span(
 
 
 @kernel
+def _cut_cycles(settled: Table, first: int, count: int) -> None:
+    """Makes a forest of the parents of one trace: where they run in a circle, one is taken away.
+
+    Senders can say that two spans are each other's parent; nobody who walks up may be caught.
+    """
+    forward = False
+    for k in range(count):
+        forward |= settled[first + k].parent > k
+    if not forward:  # every parent began before its child: no circle
+        return
+    visit = np.zeros(count, np.int64)
+    for k in range(count):
+        at = k
+        while at >= 0 and visit[at] == 0:
+            visit[at] = k + 1
+            parent = np.int64(settled[first + at].parent)
+            if parent >= 0 and visit[parent] == k + 1:
+                settled[first + at].parent = NIL
+                parent = NIL
+            at = parent
+
+
+@kernel
 def _below_its_like(
     pools: Pools,
     settled: Table,
@@ -574,7 +597,7 @@ def _below_its_like(
 ) -> bool:
     """Whether an ancestor of a span is a candidate of the same journey."""
     ancestor = np.int64(settled[first + k].parent)
-    while ancestor >= 0 and ancestor != k and budget[0] > 0:
+    while ancestor >= 0 and budget[0] > 0:
         budget[0] -= 1
         candidate = np.int64(pools.spans[sources[first + ancestor]].candidate)
         while candidate >= 0:
@@ -671,7 +694,8 @@ def settle(
             place = NIL
             if parent != 0:
                 place = np.int64(table[_find_span(table, mask, settled, first, parent)])
-            settled[first + k].parent = NIL if place == k else place
+            settled[first + k].parent = place
+        _cut_cycles(settled, first, kept)
         for k in range(kept):
             table[slots[k]] = NIL
         if trace.candidates > 0:
