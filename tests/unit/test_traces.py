@@ -73,3 +73,13 @@ def payload(spans) -> bytes:
 def settle_all(pipeline: Pipeline):
     for second in range(START // SECOND, START // SECOND + 200):
         yield from pipeline.traces.settle(second)
+
+
+def test_names_that_differ_only_behind_what_is_kept_of_them_are_matched_apart():
+    journey = {"name": "pay", "attempt": {"span": {"name": "*/pay"}}}
+    long = "x" * 250
+    spans = [
+        span(n, trace=n, name=long + end, end=START + n)
+        for n, end in enumerate(["/look", "/pay", "/look", "/pay"], start=1)
+    ]
+    assert reasons(run(config(journey), [(START, spans)], START + MINUTE)) == {"ok": 2}

@@ -36,7 +36,7 @@ from outcome_exporter.kernels.hashing import combine, mix
 from outcome_exporter.kernels.jit import kernel
 from outcome_exporter.kernels.pool import NIL, Free, Wheel, give, schedule, take
 from outcome_exporter.kernels.recent import RecentArrays, remember, seen
-from outcome_exporter.kernels.texts import NONE, OTHER, TextArrays, find, intern
+from outcome_exporter.kernels.texts import LENGTH_MAX, NONE, OTHER, TextArrays, find, intern
 from outcome_exporter.model import (
     JOIN_KEYS_MAX,
     LABELS_MAX,
@@ -176,8 +176,14 @@ def _selectors_of(
     """Place in `cache.lists` of the selectors that match a service and a span name."""
     key = (np.uint64(codes[0]) << np.uint64(32) | np.uint64(codes[1])) + np.uint64(1)
     slot = _cached(cache, key)
-    # A text beyond the table's capacity has no code of its own, so nothing to remember it by.
-    nameless = codes[0] == OTHER or codes[1] == OTHER
+    # A text beyond the table's capacity, or one that was cut, shares its code: nothing to
+    # remember it by.
+    nameless = (
+        codes[0] == OTHER
+        or codes[1] == OTHER
+        or service[2] - service[1] > LENGTH_MAX
+        or name[2] - name[1] > LENGTH_MAX
+    )
     if cache.keys[slot] == key and not nameless:
         return np.int64(cache.first[slot])
     count = plan.selectors.shape[0]
