@@ -225,7 +225,7 @@ class Pipeline:
         self.received.update(meta["received"])
         self.skewed_events = meta["skewed_events"]
         self.next_offset = next_offset
-        self.traces.restore(part(arrays, "traces"), moved)
+        self.traces.restore(part(arrays, "traces"), moved, self.second or 0)
         self.spanmetrics.restore(part(arrays, "spanmetrics"))
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
         self.users.restore(part(arrays, "users"), moved)

@@ -53,7 +53,7 @@ class Traces:
         """Nothing is pending."""
         limits, config = plan.config.limits, plan.config.traces
         self._plan = plan
-        self._quiet = -(-config.quiet // SECOND)
+        self._quiet = max(-(-config.quiet // SECOND), 1)
         self._max_age = max(-(-config.max_age // SECOND), 1)
         self.spans = Pool(assembly.PENDING_SPAN)
         self.traces = Pool(assembly.PENDING_TRACE)
@@ -205,8 +205,8 @@ class Traces:
         arrays |= {f"labels.{key}": value for key, value in self._label_texts.dump().items()}
         return arrays
 
-    def restore(self, arrays: Arrays, moved: Moved) -> None:
-        """Takes over what `dump` gave under a configuration that may have been another."""
+    def restore(self, arrays: Arrays, moved: Moved, second: int) -> None:
+        """Takes over what `dump` gave at `second`, maybe under another configuration."""
         limits = self._plan.config.limits
         self.counts[:] = arrays["counts"]
         self.texts = Texts.restore(limits.operations, part(arrays, "texts"))
@@ -226,8 +226,11 @@ class Traces:
         self.traces.release(self._alive())
         self._slots = np.empty(1 << (4 * max(self.traces.used, 1024)).bit_length(), np.int32)
         assembly.reindex(self._pools())
+        # Those that wait for their root were quiet before: their time may be over already.
+        rows = self.traces.rows[: self.traces.used]
+        due = np.minimum(rows["last"] + self._quiet, rows["first"] + self._max_age)
         for row in np.flatnonzero(self._alive()).tolist():
-            schedule(self.traces.wheel, row, int(self.traces.rows["last"][row]) + self._quiet)
+            schedule(self.traces.wheel, row, max(int(due[row]), second + 1))
 
     def _restore_labels(self, arrays: Arrays, moved: Moved) -> None:
         """Codes of the journeys whose labels are the same; those of others begin anew."""

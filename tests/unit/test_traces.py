@@ -83,3 +83,34 @@ def test_names_that_differ_only_behind_what_is_kept_of_them_are_matched_apart():
         for n, end in enumerate(["/look", "/pay", "/look", "/pay"], start=1)
     ]
     assert reasons(run(config(journey), [(START, spans)], START + MINUTE)) == {"ok": 2}
+
+
+def restored(pipeline: Pipeline, configuration=None) -> Pipeline:
+    fresh = Pipeline(configuration or pipeline.config)
+    fresh.restore(*pipeline.dump(), pipeline.next_offset)
+    return fresh
+
+
+def test_a_trace_that_waits_for_its_root_settles_at_its_age_after_a_restart_too():
+    pipeline = run(config(PAY), [(START, [span(1, 99, "pay")])], START + 60 * SECOND)
+    for each in (pipeline, restored(pipeline)):
+        each.advance(START + 120 * SECOND)
+        assert reasons(each) == {}
+        each.advance(START + 122 * SECOND)
+        assert reasons(each) == {"ok": 1}
+
+
+def test_a_trace_that_is_never_quiet_settles_at_its_age_after_a_restart_too():
+    arrivals = [(START + n * 5 * SECOND, [span(n + 1, n)]) for n in range(24)]
+    arrivals[0] = (START, [span(1, 0, "pay")])
+    pipeline = run(config(PAY), arrivals)
+    for each in (pipeline, restored(pipeline)):
+        each.advance(START + 122 * SECOND)
+        assert reasons(each) == {"ok": 1}
+
+
+def test_a_trace_without_a_quiet_time_settles_too():
+    traces = {"quiet": "0", "max_age": "2m"}
+    arrivals = [(START, [span(2, 1)]), (START + 3 * SECOND, [span(1, 0, "pay")])]
+    pipeline = run(config(PAY, traces=traces), arrivals, START + 6 * SECOND)
+    assert reasons(pipeline) == {"ok": 1}

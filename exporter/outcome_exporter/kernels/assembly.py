@@ -760,14 +760,19 @@ def adopt(
             span = pools.spans[place]
             spans[place] = True
             candidate, span.candidate = np.int64(span.candidate), NIL
+            tail = NIL
             while candidate >= 0:
                 attempt = pools.candidates[candidate]
                 after = np.int64(attempt.next)
                 journey = journeys[attempt.journey]
                 if journey >= 0:
                     attempt.journey = journey
-                    attempt.next = span.candidate
-                    span.candidate = candidate
+                    attempt.next = NIL
+                    if tail < 0:
+                        span.candidate = candidate
+                    else:
+                        pools.candidates[tail].next = candidate
+                    tail = candidate
                     candidates[candidate] = True
                     trace.candidates += 1
                 candidate = after
