@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.scenario import START, Event, Restart, Span, config, read, reasons, run
+from tests.scenario import START, Event, Restart, Span, config, read, reasons, record, run
 
 from outcome_exporter import series
+from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.units import HOUR, MINUTE, SECOND
 
 CHECKOUT = {
@@ -83,3 +84,52 @@ def test_users_that_only_the_event_knows_are_counted(event_first):
     users = read(run(config(journey), arrivals, START + 3 * MINUTE), series.USERS)
     assert users["checkout", "any", "1h"] == 2
     assert users["checkout", "bad", "1h"] == 1
+
+
+# Another configuration --------------------------------------------------------------------------
+
+RETURN = {
+    "name": "return",
+    "attempt": {"event": "returned"},
+    "join": [{"attribute": "data.order", "event": "data.order"}],
+    "outcome": {"event": "refunded", "within": "30s"},
+}
+
+
+def under(pipeline: Pipeline, *journeys, **sections) -> Pipeline:
+    """The same state under another configuration."""
+    fresh = Pipeline(config(*journeys, **sections))
+    fresh.restore(*pipeline.dump(), pipeline.next_offset)
+    return fresh
+
+
+def test_events_keep_their_type_when_journeys_move():
+    pipeline = run(config(RETURN, CHECKOUT), [paid(0, trace=9)])
+    moved = under(pipeline, CHECKOUT)
+    moved.advance(START + HOUR)
+    assert read(moved, series.EVENTS_UNMATCHED) == {("paid",): 1}
+
+
+def test_an_event_that_a_journey_no_longer_waits_for_achieves_nothing():
+    pipeline = run(config(CHECKOUT), [paid(0, trace=1)])
+    moved = under(pipeline, {**CHECKOUT, "outcome": {"event": "shipped", "within": "30s"}})
+    moved.ingest(record(9, *try_(1, 1)))
+    moved.advance(START + HOUR)
+    assert reasons(moved) == {"missed": 1}
+
+
+def test_an_slo_that_moves_to_another_journey_judges_none_of_the_old_ones_attempts():
+    slos = [
+        {"name": name, "objective": 99, "good": {"achieved": True}} for name in ("one", "two")
+    ]
+    pipeline = run(config({**CHECKOUT, "slos": slos}, OTHER), [try_(1, 0)], START + 15 * SECOND)
+    moved = under(
+        pipeline, {**CHECKOUT, "slos": slos[1:]}, {**OTHER, "name": "third", "slos": slos[:1]}
+    )
+    moved.advance(START + HOUR)
+    assert read(moved, series.SLO_EVENTS) == {
+        ("one", "good"): 0,
+        ("one", "bad"): 0,
+        ("two", "good"): 0,
+        ("two", "bad"): 1,
+    }
