@@ -249,6 +249,9 @@ class Outcomes:
         if name == "attempts":
             # Changed criteria of an SLO hold from now on; a bit may stand for another one.
             self._renumber_pending(rows, moved)
+            relabelled = np.flatnonzero(alive)
+            relabelled = relabelled[~moved.same_labels[rows["journey"][relabelled]]]
+            rows["labels"][relabelled] = 0
         journeys = (
             moved.journeys[np.where(alive, rows["journey"], 0)]
             if moved.journeys.size

@@ -133,3 +133,51 @@ def test_an_slo_that_moves_to_another_journey_judges_none_of_the_old_ones_attemp
         ("two", "good"): 0,
         ("two", "bad"): 1,
     }
+
+
+def shown_labels(pipeline: Pipeline) -> dict[str, float]:
+    return {
+        labels[3]: value
+        for labels, value in read(pipeline, series.ATTEMPTS).items()
+        if labels[2] == "missed" and value
+    }
+
+
+LABELLED = {**CHECKOUT, "labels": {"tier": "tier"}}
+
+
+def tried(*tiers: str, first: int = 1) -> list:
+    return [
+        try_(n, n, attributes={"tier": tier, "region": f"of-{tier}"})
+        for n, tier in enumerate(tiers, start=first)
+    ]
+
+
+def test_label_values_stay_when_their_limit_is_lowered_and_new_ones_are_other():
+    pipeline = run(config(LABELLED), tried("a", "b", "c", "d"))
+    moved = under(pipeline, LABELLED, limits={"label_values": 2})
+    for offset, arrival in enumerate(tried("d", "e", first=10), start=10):
+        moved.ingest(record(offset, *arrival))
+    moved.advance(START + HOUR)
+    assert shown_labels(moved) == {"a": 1, "b": 1, "c": 1, "d": 2, "other": 1}
+
+
+def test_attempts_that_wait_lose_labels_that_mean_something_else_now():
+    # Half of them wait for their event, the other half for their trace to be quiet.
+    arrivals = [*tried("a"), (START + 25 * SECOND, try_(7, 25, attributes={"tier": "b"})[1])]
+    pipeline = run(config(LABELLED), arrivals)
+    moved = under(pipeline, {**CHECKOUT, "labels": {"region": "region"}})
+    moved.ingest(record(10, START + 40 * SECOND, try_(8, 39, attributes={"region": "x"})[1]))
+    moved.advance(START + HOUR)
+    assert shown_labels(moved) == {"": 2, "x": 1}
+
+
+def test_label_values_of_journeys_that_are_gone_take_no_room():
+    pipeline = run(config(LABELLED, limits={"label_values": 2}), tried("a", "b"))
+    for n in range(4):
+        journey = {**LABELLED, "name": f"checkout-{n}"}
+        pipeline = under(pipeline, journey, limits={"label_values": 2})
+        for i, arrival in enumerate(tried(f"a{n}", f"b{n}", first=20 * (n + 1))):
+            pipeline.ingest(record(10 * (n + 1) + i, *arrival))
+    pipeline.advance(START + HOUR)
+    assert shown_labels(pipeline) == {"a3": 1, "b3": 1}

@@ -134,9 +134,11 @@ class Labels(NamedTuple):
     codes: npt.NDArray[np.uint16]
     """Shape (journeys x LABELS_MAX, texts): code of a text, 0 where it has none."""
     values: npt.NDArray[np.int32]
-    """Shape (journeys x LABELS_MAX, cap + 2): text of a code."""
+    """Shape (journeys x LABELS_MAX, codes): text of a code."""
     counts: npt.NDArray[np.int64]
     """Shape (journeys x LABELS_MAX,): codes given, from 2 on."""
+    cap: int
+    """Codes from which on a value is `other`; a lower cap than before takes none away."""
 
 
 # Matching
@@ -236,7 +238,7 @@ def label_code(labels: Labels, place: int, source: Bytes, at: int, length: int) 
     if text >= 0 and labels.codes[place, text] > 0:
         return np.int64(labels.codes[place, text])
     code = labels.counts[place]
-    if code >= labels.values.shape[1]:
+    if code >= labels.cap:
         return OTHER
     if text < 0:
         text = intern(labels.texts, source, at, length)
@@ -739,6 +741,7 @@ def _give_candidates(pools: Pools, candidate: int) -> None:
 def adopt(
     pools: Pools,
     journeys: npt.NDArray[np.int64],
+    same_labels: npt.NDArray[np.bool_],
     spans: npt.NDArray[np.bool_],
     candidates: npt.NDArray[np.bool_],
 ) -> None:
@@ -747,6 +750,7 @@ def adopt(
     Args:
         pools: The stage's rows, restored.
         journeys: New number of each journey; -1 where it is gone, with its candidates.
+        same_labels: Whether a journey has the same labels; otherwise its candidates lose theirs.
         spans: Shape of the pool: whether a row is held; written.
         candidates: Likewise.
     """
@@ -766,6 +770,8 @@ def adopt(
                 after = np.int64(attempt.next)
                 journey = journeys[attempt.journey]
                 if journey >= 0:
+                    if not same_labels[attempt.journey]:
+                        attempt.labels = 0
                     attempt.journey = journey
                     attempt.next = NIL
                     if tail < 0:
