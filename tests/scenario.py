@@ -7,7 +7,7 @@ receivers would have written.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,8 @@ def trace_request(spans: Iterable[Span]) -> bytes:
 def rfc3339(time: int) -> str:
     """A time as CloudEvents write it."""
     seconds, nanoseconds = divmod(time, SECOND)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+    whole = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    return f"{whole.isoformat().removesuffix('+00:00')}.{nanoseconds:09d}Z"
 
 
 def cloudevent(event: Event) -> dict[str, Any]:

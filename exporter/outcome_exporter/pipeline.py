@@ -148,7 +148,8 @@ class Pipeline:
         if time > arrival + self.config.time.future:
             self.skewed_events += 1
             return arrival
-        return time
+        # A time that was never set is the year 1 to some languages; no verdict lies before 1970.
+        return max(time, 0)
 
     # The clock
 

@@ -181,3 +181,12 @@ def test_label_values_of_journeys_that_are_gone_take_no_room():
             pipeline.ingest(record(10 * (n + 1) + i, *arrival))
     pipeline.advance(START + HOUR)
     assert shown_labels(pipeline) == {"a3": 1, "b3": 1}
+
+
+def test_an_event_whose_time_was_never_set_achieves_its_attempt_all_the_same():
+    slo = {"name": "paid", "objective": 99, "good": {"achieved": True}}
+    event = Event("paid", "e", -62_135_596_800 * SECOND, 1)  # 0001-01-01T00:00:00Z
+    arrivals = [try_(1, 0), (START + 20 * SECOND, [event])]
+    pipeline = run(config({**CHECKOUT, "slos": [slo]}), arrivals, START + HOUR)
+    assert reasons(pipeline) == {"ok": 1}
+    assert read(pipeline, series.SLO_EVENTS) == {("paid", "good"): 1, ("paid", "bad"): 0}
