@@ -578,7 +578,7 @@ def _cut_cycles(settled: Table, first: int, count: int) -> None:
     """
     forward = False
     for k in range(count):
-        forward |= settled[first + k].parent > k
+        forward |= settled[first + k].parent >= k
     if not forward:  # every parent began before its child: no circle
         return
     visit = np.zeros(count, np.int64)

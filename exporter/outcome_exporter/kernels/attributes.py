@@ -239,7 +239,7 @@ def _threshold(text: Bytes, at: int, end: int) -> int:
                 threshold = threshold * 16 + digit
                 digits += 1
             threshold <<= 4 * (14 - digits)
-            weight = min(2.0**56 / (2.0**56 - threshold), _WEIGHT_MAX)
+            weight = min(2.0**56 / ((1 << 56) - threshold), _WEIGHT_MAX)
             return np.int64(np.rint(_MILLIONTHS * weight))
         k += 1
     return _MILLIONTHS
