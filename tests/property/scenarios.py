@@ -43,7 +43,7 @@ CONFIG = config(
     SIGN_UP,
     traces={"quiet": "5s", "max_age": "20s", "dedupe": "2m"},
     time={"lateness": "3s", "grace": "10s", "future": "30s"},
-    limits={"label_values": 2},
+    limits={"label_values": 2, "operations": 50},
 )
 
 DURATIONS = st.sampled_from([0, 1, 999 * MILLISECOND, SECOND, 2 * SECOND, 2 * SECOND + 1])

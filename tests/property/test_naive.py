@@ -79,7 +79,7 @@ def statuses(status: int) -> str:
     return ("UNSET", "OK", "ERROR")[status]
 
 
-@settings(max_examples=400)
+@settings(max_examples=80)
 @given(scenarios.arrivals(), st.lists(st.sampled_from([1, 7, 35, 61, 300, 3_600]), max_size=3))
 def test_every_count_is_that_of_the_naive_pipeline(arrivals, pauses):
     naive, pipeline = Naive(scenarios.CONFIG), Pipeline(scenarios.CONFIG)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.scenario import START, Event, Span, config, read, run
+from tests.scenario import START, Span, config, read, record, run
 
 from outcome_exporter import series
 from outcome_exporter.kernels.attributes import adjusted_count, decimal
@@ -99,8 +99,6 @@ def test_no_sum_ever_turns_back_whatever_senders_make_up():
 
 
 def pipeline_with(pipeline, offset, time, span):
-    from tests.scenario import record
-
     pipeline.ingest(record(offset, time, [span]))
     pipeline.advance(time + 15 * SECOND)
     return pipeline

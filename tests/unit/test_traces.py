@@ -63,7 +63,7 @@ def test_settled_parents_are_a_forest():
                 while place >= 0:
                     place = parents[place]  # noqa: PLW2901
                     steps += 1
-                assert steps <= end - first
+                    assert steps <= end - first
 
 
 def payload(spans) -> bytes:
