@@ -22,12 +22,9 @@ from typing import NamedTuple
 from outcome_exporter import burn, config, document, series
 from outcome_exporter.config import Config, Journey, Slo, SpanSelector
 from outcome_exporter.errors import ConfigError, Problem
+from outcome_exporter.model import LABELS_MAX, SLOS_MAX
 from outcome_exporter.units import DAY, MINUTE, format_duration
 
-SLOS_MAX = 60
-"""SLOs of one journey: their verdicts are bits of one int64."""
-LABELS_MAX = 8
-"""Labels of one journey."""
 SERIES_MANY = 10_000
 """Series of one journey's labels above which a warning is due."""
 WINDOW_MAX = 366 * DAY

@@ -77,6 +77,7 @@ class Reader:
         row = rows[0]
         # The attempt's side of a rule is a path into the event that began it.
         self._common(row, j, event, [_side(rule, "attribute") for rule in journey.join])
+        row["identity"] = combine(event_hash(event), self._plan.spans.identity[j])
         row["start"] = row["end"] = time
         row["trace_hi"], row["trace_lo"] = _trace(event)
         row["weight"] = MILLIONTHS
@@ -91,6 +92,7 @@ class Reader:
         rows = np.zeros(1, CLAIM)
         row = rows[0]
         self._common(row, j, event, [_side(rule, "event") for rule in journey.join])
+        row["identity"] = event_hash(event)
         row["time"] = time
         row["value"] = _value(event, journey.value.event if journey.value else None)
         row["user"] = _user(event, journey.user.event if journey.user else None)
@@ -99,7 +101,6 @@ class Reader:
 
     def _common(self, row: Row, j: int, event: BusinessEvent, paths: list[str | None]) -> None:
         row["journey"] = j
-        row["identity"] = combine(event_hash(event), self._plan.spans.identity[j])
         for k, path in enumerate(paths):
             salt = self._plan.spans.salts[j, k]
             if path is None:

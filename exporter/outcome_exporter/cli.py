@@ -8,6 +8,7 @@ configuration that cannot work, 3 for storage, 1 for anything else. Bugs keep th
 import importlib
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -99,6 +100,27 @@ def check(config: ConfigFile) -> None:
         _print_problem(str(config), warning)
     for line in checks.summary(checked.config, file=str(config)):
         typer.echo(line)
+
+
+@app.command()
+def replay(
+    config: ConfigFile,
+    log: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LOG", help="A kept log.db, or a length-delimited OTLP file, also with zstd."
+        ),
+    ],
+) -> None:
+    """Judge a kept log, or recorded traces, again.
+
+    Says what the SLOs would have read under the configuration, which alerts would have fired and
+    when, and how every journey's attempts ended. Stores nothing.
+    """
+    from rich.console import Console  # noqa: PLC0415  # see above
+
+    module = importlib.import_module("outcome_exporter.replay")
+    module.replay(config, log, Console(), time.perf_counter)
 
 
 @app.command()

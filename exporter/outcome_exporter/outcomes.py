@@ -39,6 +39,8 @@ class Settled(NamedTuple):
     """VERDICT."""
     bad: Table
     """ATTEMPT: those that became bad, with `end` the outcome time, `error` the reason then."""
+    users: Table
+    """ATTEMPT: those whose user only their event knew, `error` whether they are bad."""
 
 
 class Outcomes:
@@ -63,9 +65,7 @@ class Outcomes:
         self._settled = Recent(config.limits.remembered)
         self._events = Recent(config.limits.remembered)
         self.grace_until = 0
-        room = COMBINATIONS_MAX + 64 * journeys
-        self._combinations = np.zeros(room, k.COMBINATION)
-        self._slots = np.full(1 << (2 * room).bit_length(), NIL, np.int32)
+        self._make_room(0)
         self.durations = np.zeros((journeys, len(k.DURATION_BOUNDS_MS) + 1), np.int64)
         self.duration_sum = np.zeros(journeys, np.int64)
         self.latency = np.zeros(len(k.LATENCY_BOUNDS_SECONDS) + 1, np.int64)
@@ -76,6 +76,11 @@ class Outcomes:
         self.unmatched = np.zeros(len(plan.event_types), np.int64)
         self.counts = np.zeros(k.COUNTS, np.int64)
         self._plant()
+
+    def _make_room(self, kept: int) -> None:
+        room = max(COMBINATIONS_MAX, kept) + 64 * len(self._plan.journeys)
+        self._combinations = np.zeros(room, k.COMBINATION)
+        self._slots = np.full(1 << (2 * room).bit_length(), NIL, np.int32)
 
     def _plant(self) -> None:
         """Every journey without labels shows its reasons at 0 from the start."""
@@ -109,7 +114,8 @@ class Outcomes:
         return k.Output(
             verdicts=np.empty(attempts * self._most_slos, VERDICT),
             bad=np.empty(attempts, ATTEMPT),
-            counts=np.zeros(2, np.int64),
+            users=np.empty(attempts, ATTEMPT),
+            counts=np.zeros(3, np.int64),
         )
 
     # What arrives
@@ -219,13 +225,18 @@ class Outcomes:
         self.counts[:] = arrays["counts"]
         self.counts[k.COMBINATIONS] = combinations
         self._attempt_chains = self._restore_side(self.attempts, arrays, "attempts", moved)
-        self._claim_chains = self._restore_side(self.claims, arrays, "claims", moved)
+        claims = arrays["claims"].copy()
+        self._renumber_types(claims, event_types)
+        self._claim_chains = self._restore_side(
+            self.claims, arrays | {"claims": claims}, "claims", moved
+        )
         self._recount_pending()
 
     def _restore_combinations(self, rows: Table, moved: Moved) -> None:
         keep = (moved.journeys >= 0) & moved.same_labels
         rows = rows[keep[rows["journey"]]].copy()
         rows["journey"] = moved.journeys[rows["journey"]]
+        self._make_room(rows.size)
         self._combinations[: rows.size] = rows
         self.counts[k.COMBINATIONS] = rows.size
         k.reindex_combinations(self._state())
@@ -238,6 +249,9 @@ class Outcomes:
         if name == "attempts":
             # Changed criteria of an SLO hold from now on; a bit may stand for another one.
             self._renumber_pending(rows, moved)
+            relabelled = np.flatnonzero(alive)
+            relabelled = relabelled[~moved.same_labels[rows["journey"][relabelled]]]
+            rows["labels"][relabelled] = 0
         journeys = (
             moved.journeys[np.where(alive, rows["journey"], 0)]
             if moved.journeys.size
@@ -247,17 +261,23 @@ class Outcomes:
         rows["alive"] = alive
         rows["journey"][alive] = journeys[alive]
         pool.release(alive)
-        if name == "claims" and not (moved.journeys >= 0).all():
-            rows["sibling"] = np.arange(rows.size)
+        if name == "claims":
+            _link_siblings(rows)
         for row in np.flatnonzero(alive).tolist():
             schedule(pool.wheel, row, int(arrays[f"{name}_due"][row]))
         chains = _empty_chains(pool.rows.size)
         k.relink(_side(pool, chains))
         return chains
 
+    def _renumber_types(self, rows: Table, event_types: list[str]) -> None:
+        """Events of a type that no journey listens to any more wait no more."""
+        now = self._plan.event_types
+        numbers = [now.index(name) if name in now else -1 for name in event_types] or [-1]
+        moved = np.array(numbers, np.int64)[np.where(rows["alive"] == 1, rows["type"], 0)]
+        rows["alive"] &= moved >= 0
+        rows["type"][moved >= 0] = moved[moved >= 0]
+
     def _renumber_pending(self, rows: Table, moved: Moved) -> None:
-        if (moved.slos == np.arange(moved.slos.size)).all():
-            return
         old_first = moved.first_slo
         pending = np.zeros(rows.size, np.uint64)
         for old, new in enumerate(moved.slos.tolist()):
@@ -265,12 +285,16 @@ class Outcomes:
                 continue
             journey = int(np.searchsorted(old_first, old, side="right")) - 1
             now = int(moved.journeys[journey])
-            if now < 0:
+            if not self._is_slo_of(new, now):
                 continue
             bit = np.uint64(1) << np.uint64(old - old_first[journey])
             held = (rows["journey"] == journey) & (rows["pending"] & bit != 0)
             pending[held] |= np.uint64(1) << np.uint64(new - self._plan.joins.first_slo[now])
         rows["pending"] = pending
+
+    def _is_slo_of(self, slo: int, journey: int) -> bool:
+        first_slo = self._plan.joins.first_slo
+        return journey >= 0 and bool(first_slo[journey] <= slo < first_slo[journey + 1])
 
     def _recount_pending(self) -> None:
         rows = self.attempts.rows[: self.attempts.used]
@@ -282,11 +306,23 @@ _BY_JOURNEY = ("durations", "duration_sum", "value", "mean")
 
 
 def _written(out: k.Output) -> Settled:
-    return Settled(out.verdicts[: out.counts[0]], out.bad[: out.counts[1]])
+    verdicts, bad, users = out.counts
+    return Settled(out.verdicts[:verdicts], out.bad[:bad], out.users[:users])
 
 
 def _side(pool: Pool, chains: k.Chains) -> k.Side:
     return k.Side(pool.rows, pool.free, pool.wheel, chains)
+
+
+def _link_siblings(claims: Table) -> None:
+    """Makes a ring of the claims of each event."""
+    rows = np.flatnonzero(claims["alive"])
+    rows = rows[np.argsort(claims["identity"][rows], kind="stable")]
+    identity = claims["identity"][rows]
+    first = np.flatnonzero(np.concatenate([[True], identity[1:] != identity[:-1]])[: rows.size])
+    last = np.append(first[1:], rows.size)[: first.size] - 1
+    claims["sibling"][rows] = np.roll(rows, -1)
+    claims["sibling"][rows[last]] = rows[first]
 
 
 def _empty_chains(rows: int) -> k.Chains:

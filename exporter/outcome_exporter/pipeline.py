@@ -132,7 +132,9 @@ class Pipeline:
 
     def _take_events(self, events: Sequence[BusinessEvent], arrival: int) -> None:
         assert self.second is not None
-        new = [event for event in events if self.outcomes.is_new(event, self.second)]
+        # What no journey listens to is not remembered either: it would push out what matters.
+        wanted = (event for event in events if event.type in self.plan.event_types)
+        new = [event for event in wanted if self.outcomes.is_new(event, self.second)]
         read = self._reader.read(new, [self._event_time(event, arrival) for event in new])
         if read.attempts.size:
             self._take_attempts(read.attempts)
@@ -146,7 +148,8 @@ class Pipeline:
         if time > arrival + self.config.time.future:
             self.skewed_events += 1
             return arrival
-        return time
+        # A time that was never set is the year 1 to some languages; no verdict lies before 1970.
+        return max(time, 0)
 
     # The clock
 
@@ -177,6 +180,8 @@ class Pipeline:
     def _deliver(self, settled: Settled) -> None:
         self.slos.add(settled.verdicts)
         self.users.add(BAD, settled.bad)
+        self.users.add(ANY, settled.users)
+        self.users.add(BAD, settled.users[settled.users["error"] == 1])
 
     # Checkpoints
 
@@ -221,7 +226,7 @@ class Pipeline:
         self.received.update(meta["received"])
         self.skewed_events = meta["skewed_events"]
         self.next_offset = next_offset
-        self.traces.restore(part(arrays, "traces"), moved)
+        self.traces.restore(part(arrays, "traces"), moved, self.second or 0)
         self.spanmetrics.restore(part(arrays, "spanmetrics"))
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
         self.users.restore(part(arrays, "users"), moved)

@@ -46,14 +46,18 @@ class SpanMetrics:
 
     def restore(self, arrays: Arrays) -> None:
         """Takes over what `dump` gave."""
-        self._state = _empty(max(self._state.rows.size, arrays["rows"].size))
+        self._state = _empty(max(self._state.rows.size - _SPARE, arrays["rows"].size))
         self._state.rows[: arrays["rows"].size] = arrays["rows"]
         self._state.counts[:] = arrays["counts"]
         reindex(self._state)
 
 
+_SPARE = len(KINDS) * len(STATUSES)
+"""Rows for what is counted under `other`."""
+
+
 def _empty(rows: int) -> Operations:
-    rows += len(KINDS) * len(STATUSES)
+    rows += _SPARE
     return Operations(
         rows=np.zeros(rows, OPERATION),
         slots=np.full(1 << (2 * rows).bit_length(), -1, np.int32),

@@ -53,7 +53,7 @@ class Traces:
         """Nothing is pending."""
         limits, config = plan.config.limits, plan.config.traces
         self._plan = plan
-        self._quiet = -(-config.quiet // SECOND)
+        self._quiet = max(-(-config.quiet // SECOND), 1)
         self._max_age = max(-(-config.max_age // SECOND), 1)
         self.spans = Pool(assembly.PENDING_SPAN)
         self.traces = Pool(assembly.PENDING_TRACE)
@@ -70,18 +70,22 @@ class Traces:
             counts=np.zeros(2, np.int64),
         )
 
-    def _empty_labels(self) -> assembly.Labels:
+    def _empty_labels(self, kept: npt.NDArray[np.int64] | None = None) -> assembly.Labels:
+        """No values; room for `kept` codes of labels beyond what the limit gives all of them."""
         cap = self._plan.config.limits.label_values
         labelled = sum(len(journey.labels) for journey in self._plan.journeys)
-        self._label_texts = Texts(cap * labelled)
+        codes = np.zeros(1, np.int64) if kept is None else kept
+        texts = cap * labelled + int(codes.sum())
+        self._label_texts = Texts(texts)
         slots = len(self._plan.journeys) * LABELS_MAX
-        values = np.zeros((slots, cap + 2), np.int32)
+        values = np.zeros((slots, max(cap + 2, int(codes.max(initial=0)))), np.int32)
         values[:, 1] = 1
         return assembly.Labels(
             texts=self._label_texts.arrays,
-            codes=np.zeros((slots, cap * labelled + 2), np.uint16),
+            codes=np.zeros((slots, texts + 2), np.uint16),
             values=values,
             counts=np.full(slots, 2, np.int64),
+            cap=cap + 2,
         )
 
     def _pools(self) -> assembly.Pools:
@@ -198,15 +202,14 @@ class Traces:
             "counts": self.counts,
             "label_values": self._labels.values,
             "label_counts": self._labels.counts,
-            "label_codes": self._labels.codes,
         }
         for name, table in (("settled", self.settled), ("texts", self.texts)):
             arrays |= {f"{name}.{key}": value for key, value in table.dump().items()}
         arrays |= {f"labels.{key}": value for key, value in self._label_texts.dump().items()}
         return arrays
 
-    def restore(self, arrays: Arrays, moved: Moved) -> None:
-        """Takes over what `dump` gave under a configuration that may have been another."""
+    def restore(self, arrays: Arrays, moved: Moved, second: int) -> None:
+        """Takes over what `dump` gave at `second`, maybe under another configuration."""
         limits = self._plan.config.limits
         self.counts[:] = arrays["counts"]
         self.texts = Texts.restore(limits.operations, part(arrays, "texts"))
@@ -220,29 +223,32 @@ class Traces:
             pool.load(arrays[name])
         spans = np.zeros(self.spans.used, np.bool_)
         candidates = np.zeros(self.candidates.used, np.bool_)
-        assembly.adopt(self._pools(), moved.journeys, spans, candidates)
+        assembly.adopt(self._pools(), moved.journeys, moved.same_labels, spans, candidates)
         self.spans.release(spans)
         self.candidates.release(candidates)
         self.traces.release(self._alive())
         self._slots = np.empty(1 << (4 * max(self.traces.used, 1024)).bit_length(), np.int32)
         assembly.reindex(self._pools())
+        # Those that wait for their root were quiet before: their time may be over already.
+        rows = self.traces.rows[: self.traces.used]
+        due = np.minimum(rows["last"] + self._quiet, rows["first"] + self._max_age)
         for row in np.flatnonzero(self._alive()).tolist():
-            schedule(self.traces.wheel, row, int(self.traces.rows["last"][row]) + self._quiet)
+            schedule(self.traces.wheel, row, max(int(due[row]), second + 1))
 
     def _restore_labels(self, arrays: Arrays, moved: Moved) -> None:
-        """Codes of the journeys whose labels are the same; those of others begin anew."""
-        fresh = self._labels
-        self._label_texts = Texts.restore(fresh.codes.shape[1] - 2, part(arrays, "labels"))
-        texts = len(self._label_texts)
-        codes = np.zeros((fresh.codes.shape[0], max(texts, fresh.codes.shape[1])), np.uint16)
+        """Values of labels that are the same keep their codes; those of others begin anew."""
+        texts = Texts.restore(0, part(arrays, "labels"))
         values, counts = arrays["label_values"], arrays["label_counts"]
-        width = min(values.shape[1], fresh.values.shape[1])
-        for old, new in enumerate(moved.journeys):
-            if new < 0 or not moved.same_labels[old]:
-                continue
-            to, of = (slice(j * LABELS_MAX, (j + 1) * LABELS_MAX) for j in (int(new), old))
-            fresh.values[to, :width] = values[of, :width]
-            fresh.counts[to] = np.minimum(counts[of], width)
-            codes[to, :texts] = arrays["label_codes"][of, :texts]
-        codes[codes >= width] = 0
-        self._labels = assembly.Labels(self._label_texts.arrays, codes, fresh.values, fresh.counts)
+        places = [
+            (int(new) * LABELS_MAX + n, old * LABELS_MAX + n)
+            for old, new in enumerate(moved.journeys)
+            if new >= 0 and moved.same_labels[old]
+            for n in range(LABELS_MAX)
+        ]
+        self._labels = self._empty_labels(counts[[old for _, old in places]])
+        for new, old in places:
+            self._labels.counts[new] = counts[old]
+            for code in range(2, counts[old]):
+                text = self._label_texts.code(texts.text(int(values[old, code])))
+                self._labels.codes[new, text] = code
+                self._labels.values[new, code] = text

@@ -36,7 +36,7 @@ from outcome_exporter.kernels.hashing import combine, mix
 from outcome_exporter.kernels.jit import kernel
 from outcome_exporter.kernels.pool import NIL, Free, Wheel, give, schedule, take
 from outcome_exporter.kernels.recent import RecentArrays, remember, seen
-from outcome_exporter.kernels.texts import NONE, OTHER, TextArrays, find, intern
+from outcome_exporter.kernels.texts import LENGTH_MAX, NONE, OTHER, TextArrays, find, intern
 from outcome_exporter.model import (
     JOIN_KEYS_MAX,
     LABELS_MAX,
@@ -134,9 +134,11 @@ class Labels(NamedTuple):
     codes: npt.NDArray[np.uint16]
     """Shape (journeys x LABELS_MAX, texts): code of a text, 0 where it has none."""
     values: npt.NDArray[np.int32]
-    """Shape (journeys x LABELS_MAX, cap + 2): text of a code."""
+    """Shape (journeys x LABELS_MAX, codes): text of a code."""
     counts: npt.NDArray[np.int64]
     """Shape (journeys x LABELS_MAX,): codes given, from 2 on."""
+    cap: int
+    """Codes from which on a value is `other`; a lower cap than before takes none away."""
 
 
 # Matching
@@ -176,8 +178,14 @@ def _selectors_of(
     """Place in `cache.lists` of the selectors that match a service and a span name."""
     key = (np.uint64(codes[0]) << np.uint64(32) | np.uint64(codes[1])) + np.uint64(1)
     slot = _cached(cache, key)
-    # A text beyond the table's capacity has no code of its own, so nothing to remember it by.
-    nameless = codes[0] == OTHER or codes[1] == OTHER
+    # A text beyond the table's capacity, or one that was cut, shares its code: nothing to
+    # remember it by.
+    nameless = (
+        codes[0] == OTHER
+        or codes[1] == OTHER
+        or service[2] - service[1] > LENGTH_MAX
+        or name[2] - name[1] > LENGTH_MAX
+    )
     if cache.keys[slot] == key and not nameless:
         return np.int64(cache.first[slot])
     count = plan.selectors.shape[0]
@@ -230,7 +238,7 @@ def label_code(labels: Labels, place: int, source: Bytes, at: int, length: int) 
     if text >= 0 and labels.codes[place, text] > 0:
         return np.int64(labels.codes[place, text])
     code = labels.counts[place]
-    if code >= labels.values.shape[1]:
+    if code >= labels.cap:
         return OTHER
     if text < 0:
         text = intern(labels.texts, source, at, length)
@@ -354,7 +362,7 @@ def _begin_trace(
     trace.first = last
     trace.last = last
     trace.rooted = 0
-    trace.late = seen(settled, _trace_hash(hi, lo))
+    trace.late = seen(settled, _trace_hash(hi, lo), last - 1)
     trace.alive = 1
     pools.counts[SEQUENCE] += 1
     schedule(pools.wheel, row, last + quiet)
@@ -406,8 +414,9 @@ def ingest(
                 trace_row = _begin_trace(pools, settled, trace_hi, trace_lo, last, quiet)
                 pools.slots[slot] = trace_row
         trace = pools.traces[trace_row]
-        duration = max(span.end - span.start, 0) if span.end > 0 else 0
-        end = span.start + duration
+        # A time of 0 was never set: a span without one has no duration.
+        duration = max(span.end - span.start, 0) if span.start > 0 else 0
+        end = span.start + duration if span.start > 0 else span.end
         if end > arrival + future:
             # A time that cannot be: the clock of its sender is wrong, its duration need not be.
             end = arrival
@@ -562,6 +571,29 @@ def _find_span(
 
 
 @kernel
+def _cut_cycles(settled: Table, first: int, count: int) -> None:
+    """Makes a forest of the parents of one trace: where they run in a circle, one is taken away.
+
+    Senders can say that two spans are each other's parent; nobody who walks up may be caught.
+    """
+    forward = False
+    for k in range(count):
+        forward |= settled[first + k].parent >= k
+    if not forward:  # every parent began before its child: no circle
+        return
+    visit = np.zeros(count, np.int64)
+    for k in range(count):
+        at = k
+        while at >= 0 and visit[at] == 0:
+            visit[at] = k + 1
+            parent = np.int64(settled[first + at].parent)
+            if parent >= 0 and visit[parent] == k + 1:
+                settled[first + at].parent = NIL
+                parent = NIL
+            at = parent
+
+
+@kernel
 def _below_its_like(
     pools: Pools,
     settled: Table,
@@ -573,7 +605,7 @@ def _below_its_like(
 ) -> bool:
     """Whether an ancestor of a span is a candidate of the same journey."""
     ancestor = np.int64(settled[first + k].parent)
-    while ancestor >= 0 and ancestor != k and budget[0] > 0:
+    while ancestor >= 0 and budget[0] > 0:
         budget[0] -= 1
         candidate = np.int64(pools.spans[sources[first + ancestor]].candidate)
         while candidate >= 0:
@@ -670,7 +702,8 @@ def settle(
             place = NIL
             if parent != 0:
                 place = np.int64(table[_find_span(table, mask, settled, first, parent)])
-            settled[first + k].parent = NIL if place == k else place
+            settled[first + k].parent = place
+        _cut_cycles(settled, first, kept)
         for k in range(kept):
             table[slots[k]] = NIL
         if trace.candidates > 0:
@@ -708,6 +741,7 @@ def _give_candidates(pools: Pools, candidate: int) -> None:
 def adopt(
     pools: Pools,
     journeys: npt.NDArray[np.int64],
+    same_labels: npt.NDArray[np.bool_],
     spans: npt.NDArray[np.bool_],
     candidates: npt.NDArray[np.bool_],
 ) -> None:
@@ -716,6 +750,7 @@ def adopt(
     Args:
         pools: The stage's rows, restored.
         journeys: New number of each journey; -1 where it is gone, with its candidates.
+        same_labels: Whether a journey has the same labels; otherwise its candidates lose theirs.
         spans: Shape of the pool: whether a row is held; written.
         candidates: Likewise.
     """
@@ -729,14 +764,21 @@ def adopt(
             span = pools.spans[place]
             spans[place] = True
             candidate, span.candidate = np.int64(span.candidate), NIL
+            tail = NIL
             while candidate >= 0:
                 attempt = pools.candidates[candidate]
                 after = np.int64(attempt.next)
                 journey = journeys[attempt.journey]
                 if journey >= 0:
+                    if not same_labels[attempt.journey]:
+                        attempt.labels = 0
                     attempt.journey = journey
-                    attempt.next = span.candidate
-                    span.candidate = candidate
+                    attempt.next = NIL
+                    if tail < 0:
+                        span.candidate = candidate
+                    else:
+                        pools.candidates[tail].next = candidate
+                    tail = candidate
                     candidates[candidate] = True
                     trace.candidates += 1
                 candidate = after

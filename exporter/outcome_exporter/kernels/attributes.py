@@ -16,8 +16,10 @@ NIL = -1
 """No such attribute."""
 
 _MILLIONTHS = 1_000_000
-_VALUE_MAX = 9_000_000_000_000
-"""Units of a currency: what fits in 64 bits as millionths."""
+_VALUE_MAX = 1_000_000_000_000
+"""Units of a currency that one attempt may be worth: sums of a million of them fit 62 bits."""
+_WEIGHT_MAX = 1 << 20
+"""Attempts that one span may stand for: rarer sampling is a mistake, or an attack on the sums."""
 TEXT = int(AttributeType.STRING)
 _BOOL = int(AttributeType.BOOL)
 _INT = int(AttributeType.INT)
@@ -200,7 +202,7 @@ def adjusted_count(text: Bytes, at: int, end: int) -> int:
     """Attempts that a sampled span stands for, in millionths, from its W3C tracestate.
 
     `ot=th:T` (up to 14 hex digits, trailing zeros left out) is the rejection threshold: the span
-    stands for 2^56 / (2^56 - T).
+    stands for 2^56 / (2^56 - T), at most `_WEIGHT_MAX`. A threshold that is none counts as absent.
 
     Source:
         OpenTelemetry, "TraceState: Probability Sampling", threshold `th`.
@@ -210,10 +212,13 @@ def adjusted_count(text: Bytes, at: int, end: int) -> int:
         begin = k
         while k < end and text[k] != ord(","):
             k += 1
-        while begin < k and text[begin] in (32, 9):
+        stop = k
+        while begin < stop and text[begin] in (32, 9):
             begin += 1
-        if k - begin > 3 and (text[begin], text[begin + 1], text[begin + 2]) == (111, 116, 61):
-            return _threshold(text, begin + 3, k)  # ot=
+        while begin < stop and text[stop - 1] in (32, 9):
+            stop -= 1
+        if stop - begin > 3 and (text[begin], text[begin + 1], text[begin + 2]) == (111, 116, 61):
+            return _threshold(text, begin + 3, stop)  # ot=
         k += 1
     return _MILLIONTHS
 
@@ -230,10 +235,11 @@ def _threshold(text: Bytes, at: int, end: int) -> int:
             for place in range(begin + 3, k):
                 digit = _hex(text[place])
                 if digit < 0 or digits == 14:
-                    break
+                    return _MILLIONTHS
                 threshold = threshold * 16 + digit
                 digits += 1
             threshold <<= 4 * (14 - digits)
-            return np.int64(np.rint(_MILLIONTHS * (2.0**56 / (2.0**56 - threshold))))
+            weight = min(2.0**56 / ((1 << 56) - threshold), _WEIGHT_MAX)
+            return np.int64(np.rint(_MILLIONTHS * weight))
         k += 1
     return _MILLIONTHS

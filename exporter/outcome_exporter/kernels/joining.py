@@ -73,6 +73,8 @@ _ALL = 1 << 40
 
 _SECOND = 1_000_000_000
 _MILLIONTHS = 1_000_000
+SUM_MAX = (1 << 62) - 1
+"""Sums of money and time stop here: a counter never goes back, whatever a sender makes up."""
 
 
 class Chains(NamedTuple):
@@ -140,8 +142,10 @@ class Output(NamedTuple):
     """VERDICT."""
     bad: Table
     """ATTEMPT: attempts that became bad, with `end` the time at which, `error` their reason."""
+    users: Table
+    """ATTEMPT: attempts whose user only their event knew, `error` whether they are bad."""
     counts: npt.NDArray[np.int64]
-    """Verdicts, bad attempts."""
+    """Verdicts, bad attempts, users."""
 
 
 # Waiting under keys
@@ -259,10 +263,19 @@ def _has_mate(side: Side, attempt: Row) -> bool:
 
 @kernel
 def _weighted(value: int, weight: int) -> int:
-    """Value times weight, both in millionths, without leaving 64 bits on the way."""
+    """Value times weight, both in millionths, without leaving 62 bits on the way."""
     if weight == _MILLIONTHS:
-        return value
-    return value // _MILLIONTHS * weight + value % _MILLIONTHS * weight // _MILLIONTHS
+        return min(value, SUM_MAX)
+    whole, rest = value // _MILLIONTHS, value % _MILLIONTHS
+    if whole >= SUM_MAX // weight - 1:
+        return SUM_MAX
+    return whole * weight + rest * weight // _MILLIONTHS
+
+
+@kernel
+def _add_value(state: Outcomes, journey: int, what: int, value: int, weight: int) -> None:
+    total = state.value[journey, what] + _weighted(value, weight)
+    state.value[journey, what] = min(total, SUM_MAX)
 
 
 @kernel
@@ -364,7 +377,7 @@ def _tell_bad(
     state: Outcomes, attempt: Row, value: int, reason: int, time: int, out: Output
 ) -> None:
     """An attempt became bad: its money is at risk, and somebody is to blame."""
-    state.value[attempt.journey, AT_RISK] += _weighted(value, attempt.weight)
+    _add_value(state, np.int64(attempt.journey), AT_RISK, value, attempt.weight)
     row = out.counts[1]
     out.bad[row] = attempt
     out.bad[row].value = value
@@ -445,9 +458,18 @@ def _achieve(
     elif 0 <= slow < attempt.end - attempt.start:
         reason = SLOW
     _finish(state, attempt, reason, moment)
+    if attempt.user == 0 and claim.user != 0:
+        row = out.counts[2]
+        out.users[row] = attempt
+        out.users[row].user = claim.user
+        out.users[row].error = reason != OK
+        out.counts[2] += 1
     if not claim.achieved and plan.has_value[journey]:
-        value = attempt.value if claim.value == NO_VALUE else claim.value
-        state.value[journey, ACHIEVED] += _weighted(value, attempt.weight)
+        value = attempt.value
+        if claim.value != NO_VALUE:
+            value = claim.value
+            _learn(state, journey, value)
+        _add_value(state, journey, ACHIEVED, value, attempt.weight)
     claim.achieved = 1
 
 
@@ -488,17 +510,18 @@ def add_attempts(
         attempt.pending = (np.uint64(1) << slos) - np.uint64(1)
         duration = attempt.end - attempt.start
         state.durations[journey, np.searchsorted(_BOUNDS, duration)] += attempt.weight
-        state.duration_sum[journey] += _weighted(duration // 1000, attempt.weight)
+        total = state.duration_sum[journey] + _weighted(duration // 1000, attempt.weight)
+        state.duration_sum[journey] = min(total, SUM_MAX)
         claim = _claim_for(plan, state, attempt)
         value = np.int64(0)
         if plan.has_value[journey]:
             value = attempt.value
-            if value == NO_VALUE and claim >= 0:
+            if value != NO_VALUE:
+                _learn(state, journey, value)
+            elif claim >= 0:
                 value = state.claims.rows[claim].value
             if value == NO_VALUE:
                 value = state.mean[journey]
-            else:
-                _learn(state, journey, value)
         attempt.value = value
         slow = 0 <= plan.slow_above[journey] < duration
         if attempt.error or slow:
@@ -509,7 +532,7 @@ def add_attempts(
             _finish(state, attempt, reason, moment)
             if plan.has_value[journey]:
                 fate = LOST if attempt.error else ACHIEVED
-                state.value[journey, fate] += _weighted(value, attempt.weight)
+                _add_value(state, journey, fate, value, attempt.weight)
         elif claim >= 0:
             _achieve(plan, state, attempt, state.claims.rows[claim], moment, out)
             _mark_used(state, claim)
@@ -633,7 +656,7 @@ def expire_attempts(
         _finish(state, attempt, ERROR if attempt.error else MISSED, moment)
         # A retry that still waits may save the money; the last of them answers for it.
         if plan.has_value[journey] and not _has_mate(state.attempts, attempt):
-            state.value[journey, LOST] += _weighted(attempt.value, attempt.weight)
+            _add_value(state, journey, LOST, attempt.value, attempt.weight)
         state.pending[journey] -= 1
         _remove(state.attempts, row)
 

@@ -17,10 +17,13 @@ _BOUNDS = np.array(BOUNDS_MS, np.int64) * 1_000_000
 KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 STATUSES = ("UNSET", "OK", "ERROR")
 
+_SUM_MAX = (1 << 62) - 1
+"""292 years in all: broken clocks stop a sum, they do not turn it back."""
+
 OPERATION = np.dtype(
     [
         ("counts", np.int64, (len(BOUNDS_MS) + 1,)),
-        ("sum", np.int64),  # nanoseconds
+        ("sum", np.int64),  # nanoseconds, at most _SUM_MAX
         ("born", np.int64),  # second
         ("service", np.uint32),  # text codes
         ("name", np.uint32),
@@ -88,7 +91,8 @@ def add(state: Operations, spans: Table, second: int) -> None:
         while place < _BOUNDS.size and duration > _BOUNDS[place]:
             place += 1
         state.rows[row].counts[place] += 1
-        state.rows[row].sum += duration
+        total = np.int64(state.rows[row].sum)
+        state.rows[row].sum = total + min(duration, _SUM_MAX - total)
 
 
 @kernel

@@ -171,8 +171,9 @@ class Pool:
 
 
 def _grown(array: npt.NDArray[np.generic], size: int, fill: int) -> npt.NDArray[np.generic]:
-    grown = np.empty(size, array.dtype)
+    # Zeroes cost memory only where they are written to: room for rows that never come is free.
+    grown = np.zeros(size, array.dtype)
     grown[: array.size] = array
-    # Structured rows beyond the old end are written before they are read, links are not.
-    grown[array.size :] = np.zeros(1, array.dtype)[0] if array.dtype.names else fill
+    if fill:
+        grown[array.size :] = fill
     return grown

@@ -60,8 +60,15 @@ def _drop_oldest(recent: RecentArrays) -> None:
 
 
 @kernel
-def seen(recent: RecentArrays, hashed: np.uint64) -> bool:
-    """Whether a hash is remembered."""
+def _forget(recent: RecentArrays, second: int) -> None:
+    while recent.counts[_SIZE] and recent.until[recent.counts[_FIRST]] <= second:
+        _drop_oldest(recent)
+
+
+@kernel
+def seen(recent: RecentArrays, hashed: np.uint64, second: int) -> bool:
+    """Whether a hash is remembered at `second`."""
+    _forget(recent, second)
     hashed = max(hashed, np.uint64(1))
     return recent.slots[_slot(recent, hashed)] == hashed
 
@@ -69,8 +76,7 @@ def seen(recent: RecentArrays, hashed: np.uint64) -> bool:
 @kernel
 def remember(recent: RecentArrays, hashed: np.uint64, second: int, seconds: int) -> bool:
     """Remembers a hash from `second` on for `seconds`; True where it was remembered already."""
-    while recent.counts[_SIZE] and recent.until[recent.counts[_FIRST]] <= second:
-        _drop_oldest(recent)
+    _forget(recent, second)
     hashed = max(hashed, np.uint64(1))
     slot = _slot(recent, hashed)
     if recent.slots[slot] == hashed:

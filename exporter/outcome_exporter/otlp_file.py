@@ -1,0 +1,78 @@
+"""OTLP files: requests one after the other, as the Collector's file exporter writes them.
+
+    length    4 bytes, big-endian
+    request   an ExportTraceServiceRequest in protobuf, so many bytes
+
+The whole stream may be compressed with zstd, which is told by its first bytes. Read as a stream:
+one request is in memory at a time.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from outcome_exporter.errors import DecodeError
+
+MESSAGE_BYTES_MAX = 1 << 28
+"""A length above it means that this is no such file."""
+
+_LENGTH = struct.Struct(">I")
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_WINDOW_MAX = 1 << 27
+
+
+def read(
+    path: Path, *, progress: Callable[[int], object] = lambda _: None
+) -> Iterator[bytes]:
+    """The requests of a file.
+
+    Args:
+        path: The file.
+        progress: Told before each request how many bytes of the file were read.
+
+    Raises:
+        DecodeError: It is no such file, or is cut short; with the place in the decompressed stream.
+    """
+    with path.open("rb") as raw:
+        compressed = raw.read(len(_ZSTD_MAGIC)) == _ZSTD_MAGIC
+        raw.seek(0)
+        try:
+            for request in _requests(path, _unpacked(raw) if compressed else raw):
+                progress(raw.tell())
+                yield request
+        except zstandard.ZstdError as error:
+            raise DecodeError(f"{path}: damaged zstd: {error}") from None
+
+
+def _unpacked(raw: BinaryIO) -> BinaryIO:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
+    stream: BinaryIO = decompressor.stream_reader(raw, read_across_frames=True)
+    return stream
+
+
+def _requests(path: Path, stream: BinaryIO) -> Iterator[bytes]:
+    at = 0
+    while head := _read_exactly(stream, _LENGTH.size):
+        if len(head) < _LENGTH.size:
+            raise DecodeError(f"{path} is cut short", offset=at)
+        (length,) = _LENGTH.unpack(head)
+        if length > MESSAGE_BYTES_MAX:
+            problem = f"{path} is no length-delimited OTLP file: a request of {length} bytes"
+            raise DecodeError(problem, offset=at)
+        request = _read_exactly(stream, length)
+        if len(request) < length:
+            raise DecodeError(f"{path} is cut short", offset=at)
+        at += _LENGTH.size + length
+        yield request
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytes:
+    """So many bytes, fewer only at the end."""
+    pieces = []
+    while size > 0 and (piece := stream.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)

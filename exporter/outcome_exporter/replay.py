@@ -1,0 +1,331 @@
+"""`outcome-exporter replay`: what would have been, from a kept log or from recorded traces.
+
+Feeds the pipeline as fast as it goes, with the time of what is read as the clock: the arrivals of
+a log; of an OTLP file, which has none, the latest end of a span up to there. Once a simulated
+minute the alert tiers of every SLO are evaluated as the generated rules evaluate them.
+
+Nothing is stored. Memory is bounded by what waits, and by the buckets of the longest window.
+"""
+
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table as TextTable
+
+from outcome_exporter import check, otlp_file, slo
+from outcome_exporter.burn import Tier
+from outcome_exporter.config import Config, Slo
+from outcome_exporter.errors import DecodeError
+from outcome_exporter.log import LogReader
+from outcome_exporter.model import BUCKET, REASONS, Encoding, Kind, Record, SpanBatch, Table
+from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.snapshot import STATES
+from outcome_exporter.units import MILLIONTHS, MINUTE, SECOND, format_duration
+from outcome_exporter.warmup import warm_up
+
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_READ_BYTES = 8 << 20
+_WIDTH = 120
+"""Columns where the output is no terminal."""
+
+Seconds = Callable[[], float]
+"""A clock that only moves on."""
+Tell = Callable[[int], object]
+"""Told how far the reading is."""
+
+
+class RecentBuckets:
+    """Buckets in memory, for as long as a window needs them."""
+
+    def __init__(self, minutes: int) -> None:
+        """Keeps so many minutes."""
+        self._keep = minutes
+        self._minutes: dict[int, list[Table]] = {}
+
+    def add(self, rows: Table, now: int) -> None:
+        """Takes buckets over, and drops those that no window holds at the minute `now`."""
+        for minute in np.unique(rows["minute"]).tolist():
+            self._minutes.setdefault(minute, []).append(rows[rows["minute"] == minute])
+        for minute in [minute for minute in self._minutes if minute < now - self._keep]:
+            del self._minutes[minute]
+
+    def read_minute(self, minute: int) -> Table:
+        """BUCKET rows of one minute."""
+        return np.concatenate([np.empty(0, BUCKET), *self._minutes.get(minute, ())])
+
+    def sum_minutes(self, first: int, last: int) -> Table:
+        """BUCKET rows of some minutes; more than one an SLO, which sums the same."""
+        parts = (
+            rows
+            for minute, held in self._minutes.items()
+            if first <= minute <= last
+            for rows in held
+        )
+        return np.concatenate([np.empty(0, BUCKET), *parts])
+
+
+@dataclass
+class Alert:
+    """A time during which a tier would have fired."""
+
+    slo: str
+    tier: Tier
+    since: int
+    """Minute since 1970."""
+    until: int
+
+
+@dataclass
+class Replay:
+    """A pipeline that is fed, and the alerts that its SLOs would have raised."""
+
+    pipeline: Pipeline
+    buckets: RecentBuckets
+    horizon: int
+    """Minutes without arrivals after which nothing changes any more."""
+    alerts: list[Alert] = field(default_factory=list)
+    spans: int = 0
+    records: int = 0
+    first: int = 0
+    """Arrival of the first record, ns."""
+    last: int = 0
+    """Arrival of the last record, ns."""
+    _firing: dict[tuple[int, int], Alert] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Config) -> "Replay":
+        """One that has read nothing."""
+        longest = max((max(s.windows) for _, s in config.slos), default=0) // MINUTE
+        buckets = RecentBuckets(longest + 1)
+        return cls(Pipeline(config, buckets), buckets, longest + _settling(config) // MINUTE + 2)
+
+    def ingest(self, record: Record) -> None:
+        """Takes the next record in, after every minute up to it."""
+        self.first = self.first or record.arrival_unix_nano
+        self.last = record.arrival_unix_nano
+        self._advance(record.arrival_unix_nano)
+        self.pipeline.ingest(record)
+        self.records += 1
+        self.spans = self.pipeline.received["traces"]
+
+    def finish(self) -> None:
+        """Lets time pass until every verdict is given."""
+        self._advance(self.last + _settling(self.pipeline.config))
+
+    def _advance(self, until: int) -> None:
+        second = self.pipeline.second
+        if second is None:
+            return
+        # In a gap longer than every window nothing burns any more, and the clock may leap.
+        last = min(until // MINUTE, second // 60 + self.horizon)
+        for minute in range(second // 60 + 1, last + 1):
+            self.pipeline.advance(minute * MINUTE)
+            self._evaluate(minute)
+            self.buckets.add(self.pipeline.slos.fresh(), minute)
+            self.pipeline.slos.flushed()
+        self.pipeline.advance(until)
+
+    def _evaluate(self, minute: int) -> None:
+        for i, (_, promise) in enumerate(self.pipeline.plan.slos):
+            windows = {
+                length: slo.burn_rate(promise, good, bad)
+                for length, good, bad in self.pipeline.slos.window_events(i)
+            }
+            for t, tier in enumerate(promise.tiers):
+                threshold = tier.threshold(promise.window)
+                burns = min(windows[tier.long_window], windows[tier.short_window]) > threshold
+                if not burns:
+                    self._firing.pop((i, t), None)
+                elif (i, t) in self._firing:
+                    self._firing[i, t].until = minute
+                else:
+                    self._firing[i, t] = Alert(promise.name, tier, minute, minute)
+                    self.alerts.append(self._firing[i, t])
+
+
+def _settling(config: Config) -> int:
+    """How long after the last arrival the last verdict is given, at most."""
+    within = max((j.outcome.within for j in config.journeys if j.outcome), default=0)
+    traces, time = config.traces, config.time
+    known = traces.max_age + traces.quiet + 2 * SECOND
+    return known + time.future + within + time.lateness + time.grace
+
+
+def replay(config_path: Path, log: Path, out: Console, now: Seconds) -> Replay:
+    """Judges what a file holds, and prints what follows from it.
+
+    Args:
+        config_path: The configuration.
+        log: A kept `log.db`, or a length-delimited OTLP file.
+        out: Where to print.
+        now: Measures how long it takes.
+
+    Raises:
+        ConfigError: The configuration cannot work.
+        DecodeError: The file holds something else.
+        StorageError: The log cannot be read.
+    """
+    config = check.load(config_path).config
+    run = Replay.of(config)
+    is_log = _is_log(log)
+    total = LogReader(log).next_offset if is_log else log.stat().st_size
+    warm_up(config)
+    began = now()
+    with _bar(out) as bar:
+        task = bar.add_task(log.name, total=total)
+
+        def tell(done: int) -> None:
+            bar.update(task, completed=done)
+
+        for record in read_log(log, tell) if is_log else read_otlp(log, run.pipeline, tell):
+            run.ingest(record)
+        bar.update(task, completed=total)
+    run.finish()
+    report(run, out, seconds=now() - began)
+    return run
+
+
+def _is_log(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+    except OSError as error:
+        problem = f"{path}: {error.strerror}; name a log.db or a length-delimited OTLP file"
+        raise DecodeError(problem) from None
+
+
+def read_log(path: Path, tell: Tell) -> Iterator[Record]:
+    """The records of a log that was kept."""
+    reader = LogReader(path)
+    offset, end = reader.first_offset, reader.next_offset
+    while offset < end:
+        for record in reader.read(offset, max_bytes=_READ_BYTES):
+            yield record
+            offset = record.offset + 1
+        tell(offset)
+
+
+def read_otlp(path: Path, pipeline: Pipeline, tell: Tell) -> Iterator[Record]:
+    """The requests of a file as records: each arrived when its last span ended, or one before."""
+    arrival = 0
+    for offset, payload in enumerate(otlp_file.read(path, progress=tell)):
+        batch = pipeline.decode(Kind.TRACES, payload)
+        assert isinstance(batch, SpanBatch)
+        arrival = max(arrival + 1, _latest_end(batch, pipeline.config.time.future))
+        yield Record(offset, arrival, Kind.TRACES, Encoding.NONE, payload, batch)
+
+
+def _latest_end(batch: SpanBatch, future: int) -> int:
+    # A sender whose clock runs a century ahead must not take everybody else's along.
+    ends = batch.spans["end"]
+    likely = ends[ends <= np.median(ends) + future] if ends.size else ends
+    return int(likely.max(initial=0))
+
+
+# What is printed
+
+
+def _bar(out: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=out, disable=not out.is_terminal)
+
+
+def report(run: Replay, out: Console, *, seconds: float) -> None:
+    """Prints what the SLOs would have read, the alerts, the journeys, and what it took."""
+    if not out.is_terminal:
+        out.width = _WIDTH
+    if not run.records:
+        out.print("Nothing was recorded.")
+        return
+    out.print(f"From {_time(run.first)} to {_time(run.last)} UTC\n")
+    for table in (_slos(run), _alerts(run), _journeys(run)):
+        out.print(table)
+    peak = _peak_bytes() / (1 << 20)
+    out.print(
+        f"{run.spans:,} spans in {run.records:,} records: "
+        f"{run.spans / max(seconds, 1e-9):,.0f} spans/s, peak memory {peak:,.0f} MiB"
+    )
+
+
+def _table(title: str, *columns: str) -> TextTable:
+    table = TextTable(title=title, title_justify="left")
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="right" if n else "left", overflow="fold")
+    return table
+
+
+def _slos(run: Replay) -> TextTable:
+    columns = ("SLO", "objective", "window", "good", "bad", "SLI", "budget left")
+    table = _table("What the SLOs would have read", *columns)
+    for i, (_, promise) in enumerate(run.pipeline.plan.slos):
+        good, bad = _own_window(run, i, promise)
+        table.add_row(
+            promise.name,
+            f"{promise.objective}%",
+            format_duration(promise.window),
+            _count(good),
+            _count(bad),
+            f"{slo.sli(good, bad):.4%}",
+            f"{slo.budget_remaining(promise, good, bad):.1%}",
+        )
+    return table
+
+
+def _own_window(run: Replay, i: int, promise: Slo) -> tuple[float, float]:
+    events = run.pipeline.slos.window_events(i)
+    return next((good, bad) for length, good, bad in events if length == promise.window)
+
+
+def _alerts(run: Replay) -> TextTable:
+    columns = ("SLO", "severity", "windows", "from", "to", "minutes")
+    table = _table("Alerts that would have fired", *columns)
+    for alert in run.alerts:
+        long, short = alert.tier.long_window, alert.tier.short_window
+        table.add_row(
+            alert.slo,
+            alert.tier.severity,
+            f"{format_duration(long)} / {format_duration(short)}",
+            _time(alert.since * MINUTE),
+            _time(alert.until * MINUTE),
+            str(alert.until - alert.since + 1),
+        )
+    if not run.alerts:
+        table.add_row("none", *[""] * (len(columns) - 1))
+    return table
+
+
+def _journeys(run: Replay) -> TextTable:
+    columns = ("journey", *REASONS, "pending", "value " + STATES[0], *STATES[1:])
+    table = _table("Journeys", *(column.replace("_", " ") for column in columns))
+    outcomes = run.pipeline.outcomes
+    for j, journey in enumerate(run.pipeline.plan.journeys):
+        rows = outcomes.combinations
+        reasons = rows["counts"][rows["journey"] == j].sum(axis=0) / MILLIONTHS
+        money = ["-"] * len(STATES)
+        if journey.value is not None:
+            sums = (outcomes.value[j] / MILLIONTHS).tolist()
+            money = [f"{value:,.2f} {journey.value.currency}" for value in sums]
+        counts = (*reasons.tolist(), float(outcomes.pending[j]))
+        table.add_row(journey.name, *map(_count, counts), *money)
+    return table
+
+
+def _count(count: float) -> str:
+    return f"{count:,.0f}" if count.is_integer() else f"{count:,.3f}"
+
+
+def _time(unix_nano: int) -> str:
+    return f"{datetime.fromtimestamp(unix_nano // SECOND, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _peak_bytes() -> int:
+    """Most memory that the process held; Linux counts it in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10

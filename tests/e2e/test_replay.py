@@ -1,0 +1,195 @@
+"""`outcome-exporter replay`: small files, made here, judged again."""
+
+import io
+import struct
+import subprocess
+import sys
+import time
+
+import pytest
+import zstandard
+from rich.console import Console
+from tests.scenario import START, Event, Span, record, trace_request
+
+from outcome_exporter import otlp_file
+from outcome_exporter.errors import DecodeError, LogCorrupt
+from outcome_exporter.log import DurableLog
+from outcome_exporter.model import Encoding, Kind
+from outcome_exporter.replay import Replay, replay
+from outcome_exporter.units import DAY, HOUR, MINUTE, SECOND
+
+CONFIG = """
+journeys:
+  - name: checkout
+    attempt: {span: {service: frontend, name: POST /pay}}
+    value: {attribute: total, currency: USD}
+    slos:
+      - {name: checkout-works, objective: 99, window: 28d, good: {error: false}}
+  - name: orders
+    attempt: {span: {service: frontend, name: POST /order}}
+    outcome: {event: ordered, within: 10m}
+    slos:
+      - {name: orders-come, objective: 99, window: 28d, good: {achieved: true}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def framed(messages) -> bytes:
+    return b"".join(struct.pack(">I", len(message)) + message for message in messages)
+
+
+def span(number: int, second: float, *, status: int = 0, name: str = "POST /pay") -> Span:
+    end = START + round(second * SECOND)
+    attributes = {"total": 2.5}
+    return Span(number, 1, end - SECOND, end, name=name, status=status, attributes=attributes)
+
+
+def outage() -> list[bytes]:
+    """Ten hours of a span a second, of which the fifth hour fails by half."""
+    return [
+        trace_request(
+            span(n, n, status=2 if 4 <= n // 3600 < 5 and n % 2 else 0)
+            for n in range(minute * 60 + 1, minute * 60 + 61)
+        )
+        for minute in range(600)
+    ]
+
+
+def run(config, path) -> tuple[Replay, str]:
+    out = Console(file=io.StringIO(), force_terminal=False)
+    return replay(config, path, out, time.perf_counter), out.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recorded") / "traces.otlp.zst"
+    path.write_bytes(zstandard.compress(framed(outage())))
+    return path
+
+
+def test_an_otlp_file_is_judged_with_its_own_time_as_the_clock(config, recorded):
+    done, text = run(config, recorded)
+    assert done.spans == 36_000
+    good, bad = done.pipeline.slos.totals.events[0].tolist()
+    assert (good, bad) == (34_200_000_000, 1_800_000_000)
+    assert "34,200" in text
+    assert "1,800" in text
+    assert "95.0000%" in text
+    assert "-400.0%" in text  # five times the budget
+    assert "85,500.00 USD" in text
+    assert "36,000 spans in 600 records" in text
+    assert "From 2026-09-21 14:15:00 to" in text
+
+
+def test_alerts_fire_while_their_windows_burn_and_at_no_other_time(config, recorded):
+    done, text = run(config, recorded)
+    first = {}
+    for alert in done.alerts:
+        first.setdefault((alert.tier.severity, alert.tier.long_window), alert)
+    begin = START // MINUTE + 4 * 60
+    page = first["page", HOUR]
+    # Half of the requests burn 50 times too fast: 13.44 in the hour after a quarter of it.
+    assert begin + 15 < page.since <= begin + 18
+    assert begin + 60 <= page.until <= begin + 65  # five minutes later the short window is clean
+    assert first["page", 6 * HOUR].since > page.since
+    assert ("ticket", DAY) in first
+    assert "page" in text
+    assert all(alert.slo == "checkout-works" for alert in done.alerts)
+
+
+def test_a_quiet_recording_raises_no_alert(config, tmp_path):
+    path = tmp_path / "traces.otlp"
+    path.write_bytes(framed([trace_request([span(n, n)]) for n in range(1, 300)]))
+    done, text = run(config, path)
+    assert done.alerts == []
+    assert "none" in text
+
+
+def test_a_gap_of_years_and_a_clock_that_runs_a_century_ahead_cost_nothing(config, tmp_path):
+    ahead = Span(99, 1, START + 36_500 * DAY, START + 36_500 * DAY + SECOND, name="POST /pay")
+    path = tmp_path / "traces.otlp"
+    requests = [
+        [span(1, 1), ahead, span(2, 2)],
+        [span(3, 3)],
+        [span(4, 3 * 365 * 86_400)],
+    ]
+    path.write_bytes(framed(map(trace_request, requests)))
+    done, _ = run(config, path)
+    assert done.last == START + 3 * 365 * DAY
+    assert done.pipeline.slos.totals.events[0].sum() == 5_000_000
+
+
+def test_a_kept_log_is_judged_with_its_arrivals(config, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    clock = iter(range(START, START + 10**9))
+    log = DurableLog(folder, max_bytes=1 << 30, keep_nanoseconds=HOUR, now=lambda: next(clock))
+    order = Span(1, 1, START - SECOND, START, name="POST /order")
+    lost = Span(2, 1, START - SECOND, START, name="POST /order")
+    log.append(Kind.START, Encoding.NONE, b"")
+    log.append(Kind.TRACES, Encoding.NONE, trace_request([order, lost]))
+    events = record(0, START, [Event("ordered", "e", START, trace=1)]).payload
+    log.append(Kind.CLOUDEVENTS, Encoding.NONE, events)
+    log.close()
+    done, text = run(config, folder / "log.db")
+    assert done.records == 3
+    assert done.pipeline.slos.totals.events[1].tolist() == [1_000_000, 1_000_000]
+    assert not done.pipeline.outcomes.pending.any()
+    assert "50.0000%" in text
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda whole: whole[:-1], "cut short at byte"),
+        (lambda whole: whole + b"\0\0", "cut short at byte"),
+        (lambda whole: b"\xff" + whole, "no length-delimited OTLP file"),
+        (lambda whole: whole + b"\0\0\0\1\xff", "at byte"),
+        (lambda whole: zstandard.compress(whole)[:40], "cut short"),
+    ],
+)
+def test_a_file_that_is_damaged_is_named_with_the_place(config, tmp_path, damage, problem):
+    path = tmp_path / "traces.otlp"
+    path.write_bytes(damage(framed([trace_request([span(n, n)]) for n in range(1, 9)])))
+    with pytest.raises(DecodeError, match=problem):
+        run(config, path)
+
+
+def test_other_databases_and_missing_files_are_refused(config, tmp_path):
+    with pytest.raises(DecodeError, match=r"No such file.*log\.db"):
+        run(config, tmp_path / "nothing")
+    other = tmp_path / "other.db"
+    other.write_bytes(b"SQLite format 3\0" + bytes(4096))
+    with pytest.raises(LogCorrupt):
+        run(config, other)
+
+
+def test_an_empty_file_has_nothing_to_say(config, tmp_path):
+    path = tmp_path / "traces.otlp"
+    path.write_bytes(b"")
+    assert run(config, path)[1] == "Nothing was recorded.\n"
+
+
+def test_messages_are_read_one_at_a_time(tmp_path):
+    path = tmp_path / "large.otlp.zst"
+    message = bytes(1 << 20)
+    path.write_bytes(zstandard.compress(framed([message] * 64)))
+    held = [len(each) for each in otlp_file.read(path)]
+    assert held == [1 << 20] * 64
+
+
+def test_the_command_prints_the_report(config, tmp_path):
+    path = tmp_path / "traces.otlp"
+    path.write_bytes(framed([trace_request([span(n, n, status=2)]) for n in range(1, 9)]))
+    command = [sys.executable, "-m", "outcome_exporter", "replay", "-c", config, path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "checkout-works" in done.stdout
+    assert "spans/s, peak memory" in done.stdout
+    assert "\x1b" not in done.stdout

@@ -1,0 +1,192 @@
+"""The join: who waits for whom, and what is counted when they met or did not."""
+
+import numpy as np
+import pytest
+from tests.scenario import START, Event, Restart, Span, config, read, reasons, record, run
+
+from outcome_exporter import series
+from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.units import HOUR, MINUTE, SECOND
+
+CHECKOUT = {
+    "name": "checkout",
+    "attempt": {"span": {"name": "POST /pay"}},
+    "join": ["trace_id", {"attribute": "order", "event": "data.order"}],
+    "outcome": {"event": "paid", "within": "30s"},
+}
+VALUED = {**CHECKOUT, "value": {"event": "data.total", "currency": "USD"}}
+OTHER = {**CHECKOUT, "name": "other"}
+
+
+def try_(trace: int, at: int, **more) -> tuple[int, list[Span]]:
+    """An attempt that begins and arrives at `at`, in seconds after the start."""
+    time = START + at * SECOND
+    return time, [Span(trace=trace, id=1, start=time, end=time + SECOND, **more)]
+
+
+def paid(at: int, name: str = "e", trace: int | None = None, **data) -> tuple[int, list[Event]]:
+    """An event that happens and arrives at `at`."""
+    time = START + at * SECOND
+    return time, [Event("paid", name, time, trace, data)]
+
+
+def money(pipeline) -> dict[str, float]:
+    return {labels[2]: value for labels, value in read(pipeline, series.VALUE).items()}
+
+
+def test_an_event_that_one_of_two_journeys_wanted_is_not_unmatched():
+    other = {**OTHER, "attempt": {"span": {"name": "never"}}}
+    pipeline = run(config(CHECKOUT, other), [try_(1, 0), paid(3, trace=1)], START + HOUR)
+    assert reasons(pipeline) == {"ok": 1}
+    assert read(pipeline, series.EVENTS_UNMATCHED) == {("paid",): 0}
+
+
+def test_an_event_that_nobody_wanted_is_unmatched_once_whatever_the_journeys():
+    pipeline = run(config(CHECKOUT, OTHER), [paid(3, trace=9)], START + HOUR)
+    assert read(pipeline, series.EVENTS_UNMATCHED) == {("paid",): 1}
+
+
+def test_events_that_no_journey_listens_to_push_no_other_out_of_memory():
+    noise = [(START + 2 * SECOND, [Event("noise", str(n), START) for n in range(1_500)])]
+    arrivals = [paid(1, trace=9), *noise, paid(3, trace=9)]
+    pipeline = run(config(CHECKOUT, limits={"remembered": 1_000}), arrivals)
+    assert read(pipeline, series.DUPLICATES)["event",] == 1
+    assert read(pipeline, series.OVERFLOW)["remembered_events",] == 0
+
+
+def test_a_failed_attempt_without_a_value_costs_what_earlier_events_said():
+    arrivals = [try_(1, 0), paid(1, trace=1, total=40), try_(2, 2, status=2)]
+    assert money(run(config(VALUED), arrivals, START + HOUR)) == {
+        "achieved": 40,
+        "at_risk": 40,
+        "lost": 40,
+    }
+
+
+def test_the_recent_mean_moves_a_sixteenth_of_the_way():
+    arrivals = [
+        paid(0, "a", trace=1, total=16),
+        try_(1, 1),
+        paid(2, "b", trace=2, total=32),
+        try_(2, 3),
+        try_(3, 4, status=2),
+    ]
+    assert money(run(config(VALUED), arrivals, START + HOUR))["lost"] == 17
+
+
+@pytest.mark.parametrize("event_first", [False, True])
+def test_users_that_only_the_event_knows_are_counted(event_first):
+    journey = {**CHECKOUT, "user": {"event": "data.user"}}
+    arrivals = []
+    for trace, status, user in ((1, 0, "ann"), (2, 2, "bob"), (3, 2, "bob")):
+        event = paid(20 * trace + (0 if event_first else 15), str(trace), trace, user=user)
+        arrivals += sorted([try_(trace, 20 * trace + 1, status=status), event])
+    users = read(run(config(journey), arrivals, START + 3 * MINUTE), series.USERS)
+    assert users["checkout", "any", "1h"] == 2
+    assert users["checkout", "bad", "1h"] == 1
+
+
+# Another configuration --------------------------------------------------------------------------
+
+RETURN = {
+    "name": "return",
+    "attempt": {"event": "returned"},
+    "join": [{"attribute": "data.order", "event": "data.order"}],
+    "outcome": {"event": "refunded", "within": "30s"},
+}
+
+
+def under(pipeline: Pipeline, *journeys, **sections) -> Pipeline:
+    """The same state under another configuration."""
+    fresh = Pipeline(config(*journeys, **sections))
+    fresh.restore(*pipeline.dump(), pipeline.next_offset)
+    return fresh
+
+
+def test_events_keep_their_type_when_journeys_move():
+    pipeline = run(config(RETURN, CHECKOUT), [paid(0, trace=9)])
+    moved = under(pipeline, CHECKOUT)
+    moved.advance(START + HOUR)
+    assert read(moved, series.EVENTS_UNMATCHED) == {("paid",): 1}
+
+
+def test_an_event_that_a_journey_no_longer_waits_for_achieves_nothing():
+    pipeline = run(config(CHECKOUT), [paid(0, trace=1)])
+    moved = under(pipeline, {**CHECKOUT, "outcome": {"event": "shipped", "within": "30s"}})
+    moved.ingest(record(9, *try_(1, 1)))
+    moved.advance(START + HOUR)
+    assert reasons(moved) == {"missed": 1}
+
+
+def test_an_slo_that_moves_to_another_journey_judges_none_of_the_old_ones_attempts():
+    slos = [
+        {"name": name, "objective": 99, "good": {"achieved": True}} for name in ("one", "two")
+    ]
+    pipeline = run(config({**CHECKOUT, "slos": slos}, OTHER), [try_(1, 0)], START + 15 * SECOND)
+    moved = under(
+        pipeline, {**CHECKOUT, "slos": slos[1:]}, {**OTHER, "name": "third", "slos": slos[:1]}
+    )
+    moved.advance(START + HOUR)
+    assert read(moved, series.SLO_EVENTS) == {
+        ("one", "good"): 0,
+        ("one", "bad"): 0,
+        ("two", "good"): 0,
+        ("two", "bad"): 1,
+    }
+
+
+def shown_labels(pipeline: Pipeline) -> dict[str, float]:
+    return {
+        labels[3]: value
+        for labels, value in read(pipeline, series.ATTEMPTS).items()
+        if labels[2] == "missed" and value
+    }
+
+
+LABELLED = {**CHECKOUT, "labels": {"tier": "tier"}}
+
+
+def tried(*tiers: str, first: int = 1) -> list:
+    return [
+        try_(n, n, attributes={"tier": tier, "region": f"of-{tier}"})
+        for n, tier in enumerate(tiers, start=first)
+    ]
+
+
+def test_label_values_stay_when_their_limit_is_lowered_and_new_ones_are_other():
+    pipeline = run(config(LABELLED), tried("a", "b", "c", "d"))
+    moved = under(pipeline, LABELLED, limits={"label_values": 2})
+    for offset, arrival in enumerate(tried("d", "e", first=10), start=10):
+        moved.ingest(record(offset, *arrival))
+    moved.advance(START + HOUR)
+    assert shown_labels(moved) == {"a": 1, "b": 1, "c": 1, "d": 2, "other": 1}
+
+
+def test_attempts_that_wait_lose_labels_that_mean_something_else_now():
+    # Half of them wait for their event, the other half for their trace to be quiet.
+    arrivals = [*tried("a"), (START + 25 * SECOND, try_(7, 25, attributes={"tier": "b"})[1])]
+    pipeline = run(config(LABELLED), arrivals)
+    moved = under(pipeline, {**CHECKOUT, "labels": {"region": "region"}})
+    moved.ingest(record(10, START + 40 * SECOND, try_(8, 39, attributes={"region": "x"})[1]))
+    moved.advance(START + HOUR)
+    assert shown_labels(moved) == {"": 2, "x": 1}
+
+
+def test_label_values_of_journeys_that_are_gone_take_no_room():
+    pipeline = run(config(LABELLED, limits={"label_values": 2}), tried("a", "b"))
+    for n in range(4):
+        journey = {**LABELLED, "name": f"checkout-{n}"}
+        pipeline = under(pipeline, journey, limits={"label_values": 2})
+        for i, arrival in enumerate(tried(f"a{n}", f"b{n}", first=20 * (n + 1))):
+            pipeline.ingest(record(10 * (n + 1) + i, *arrival))
+    pipeline.advance(START + HOUR)
+    assert shown_labels(pipeline) == {"a3": 1, "b3": 1}
+
+
+def test_an_event_whose_time_was_never_set_achieves_its_attempt_all_the_same():
+    slo = {"name": "paid", "objective": 99, "good": {"achieved": True}}
+    event = Event("paid", "e", -62_135_596_800 * SECOND, 1)  # 0001-01-01T00:00:00Z
+    arrivals = [try_(1, 0), (START + 20 * SECOND, [event])]
+    pipeline = run(config({**CHECKOUT, "slos": [slo]}), arrivals, START + HOUR)
+    assert reasons(pipeline) == {"ok": 1}
+    assert read(pipeline, series.SLO_EVENTS) == {("paid", "good"): 1, ("paid", "bad"): 0}
