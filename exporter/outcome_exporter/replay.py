@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table as TextTable
 
-from outcome_exporter import check, otlp_file, slo
+from outcome_exporter import burn, check, otlp_file, slo
 from outcome_exporter.burn import Tier
 from outcome_exporter.config import Config, Slo
 from outcome_exporter.errors import DecodeError
@@ -89,7 +89,7 @@ class Replay:
     pipeline: Pipeline
     buckets: RecentBuckets
     horizon: int
-    """Minutes without arrivals after which nothing changes any more."""
+    """Minutes without arrivals after which no alert fires any more."""
     alerts: list[Alert] = field(default_factory=list)
     spans: int = 0
     records: int = 0
@@ -104,7 +104,8 @@ class Replay:
         """One that has read nothing."""
         longest = max((max(s.windows) for _, s in config.slos), default=0) // MINUTE
         buckets = RecentBuckets(longest + 1)
-        return cls(Pipeline(config, buckets), buckets, longest + _settling(config) // MINUTE + 2)
+        burning = max(tier.long_window for tier in burn.TIERS) + _settling(config)
+        return cls(Pipeline(config, buckets), buckets, burning // MINUTE + 2)
 
     def ingest(self, record: Record) -> None:
         """Takes the next record in, after every minute up to it."""
@@ -123,7 +124,7 @@ class Replay:
         second = self.pipeline.second
         if second is None:
             return
-        # In a gap longer than every window nothing burns any more, and the clock may leap.
+        # In a gap longer than the windows of every tier no alert fires: the clock may leap.
         last = min(until // MINUTE, second // 60 + self.horizon)
         for minute in range(second // 60 + 1, last + 1):
             self.pipeline.advance(minute * MINUTE)

@@ -13,7 +13,7 @@ from outcome_exporter.kernels import joining
 from outcome_exporter.model import Record
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.snapshot import snapshot
-from outcome_exporter.units import HOUR, MINUTE, SECOND
+from outcome_exporter.units import MINUTE, SECOND
 
 OUTCOMES = (
     series.ATTEMPTS,

@@ -11,7 +11,7 @@ from tests.scenario import START, MemoryStore, config, read
 from outcome_exporter import series, slo
 from outcome_exporter.model import VERDICT
 from outcome_exporter.pipeline import Pipeline
-from outcome_exporter.units import DAY, HOUR, MILLIONTHS, MINUTE, SECOND
+from outcome_exporter.units import DAY, MILLIONTHS, MINUTE, SECOND
 
 MIDNIGHT = START // DAY * DAY
 
