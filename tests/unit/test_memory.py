@@ -114,6 +114,7 @@ def test_long_texts_are_cut_on_the_edge_of_a_character():
     assert texts.text(texts.code("a" + "é" * 150)) == "a" + "é" * (LENGTH_MAX // 2 - 1)
 
 
+@pytest.mark.slow
 def test_a_million_distinct_names_take_no_more_room_than_the_capacity():
     texts = Texts(1_000)
     before = texts.arrays.arena.nbytes
