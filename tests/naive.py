@@ -267,14 +267,15 @@ class Naive:
                 spans[span.id] = span
         for span in spans.values():
             self.calls[span.service, span.name, span.kind, span.status] += 1
-        attempts = []
-        for span in spans.values():
-            for journey in reversed(self.config.journeys):
-                if self.matches(journey, span) and not any(
-                    self.matches(journey, above) for above in self.ancestors(spans, span)
-                ):
-                    attempts.append(self.attempt_of_span(journey, span))
-        self.take_attempts(attempts)
+        self.take_attempts(
+            [
+                self.attempt_of_span(journey, span)
+                for span in spans.values()
+                for journey in reversed(self.config.journeys)
+                if self.matches(journey, span)
+                and not any(self.matches(journey, above) for above in self.ancestors(spans, span))
+            ]
+        )
 
     def ancestors(self, spans: dict[int, Span], span: Span) -> Iterable[Span]:
         while span.parent in spans:
@@ -322,7 +323,9 @@ class Naive:
                         weight=ONE,
                         said=money(self.field(event, value)) if value else None,
                         user=text(self.field(event, user)) if user else "",
-                        labels=self.labels(journey, {f"data.{k}": v for k, v in event.data.items()}),
+                        labels=self.labels(
+                            journey, {f"data.{k}": v for k, v in event.data.items()}
+                        ),
                     )
                 )
         self.take_attempts(attempts)
@@ -448,7 +451,7 @@ class Naive:
                 verdict = self.verdict(attempt, slo, event)
                 if verdict is not None:
                     attempt.pending.discard(slo.name)
-                    self.count(attempt, slo, *verdict)
+                    self.count(attempt, slo, good=verdict[0], time=verdict[1])
 
     def verdict(self, attempt: Attempt, slo: Slo, event: int | None) -> tuple[bool, int] | None:
         """(good, outcome time), or None while it is not certain."""
@@ -467,7 +470,7 @@ class Naive:
             return False, attempt.start + within
         return None
 
-    def count(self, attempt: Attempt, slo: Slo, good: bool, time: int) -> None:
+    def count(self, attempt: Attempt, slo: Slo, *, good: bool, time: int) -> None:
         self.slo_events[slo.name, "good" if good else "bad"] += attempt.weight
         minute = time // MINUTE
         if minute <= self.second // 60 - max(slo.windows) // MINUTE:

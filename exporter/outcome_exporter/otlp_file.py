@@ -10,7 +10,7 @@ one request is in memory at a time.
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -22,11 +22,12 @@ MESSAGE_BYTES_MAX = 1 << 28
 _LENGTH = struct.Struct(">I")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_WINDOW_MAX = 1 << 27
+_END = b"\xff\xff\xff\xff"
+"""Follows a compressed stream, in a frame of its own and as a length that no request has: the
+library does not tell a frame that is cut short from one that is whole."""
 
 
-def read(
-    path: Path, *, progress: Callable[[int], object] = lambda _: None
-) -> Iterator[bytes]:
+def read(path: Path, *, progress: Callable[[int], object] = lambda _: None) -> Iterator[bytes]:
     """The requests of a file.
 
     Args:
@@ -40,22 +41,39 @@ def read(
         compressed = raw.read(len(_ZSTD_MAGIC)) == _ZSTD_MAGIC
         raw.seek(0)
         try:
-            for request in _requests(path, _unpacked(raw) if compressed else raw):
+            for request in _requests(path, _unpacked(raw) if compressed else raw, compressed):
                 progress(raw.tell())
                 yield request
         except zstandard.ZstdError as error:
             raise DecodeError(f"{path}: damaged zstd: {error}") from None
 
 
+class _Marked:
+    """A compressed file with the mark of its end behind it."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._mark = zstandard.ZstdCompressor().compress(_END)
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._raw.read(size)
+        if not piece:
+            piece, self._mark = self._mark, b""
+        return piece
+
+
 def _unpacked(raw: BinaryIO) -> BinaryIO:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_MAX)
-    stream: BinaryIO = decompressor.stream_reader(raw, read_across_frames=True)
+    marked: Any = _Marked(raw)  # reads are all that the library asks of a file
+    stream: BinaryIO = decompressor.stream_reader(marked, read_across_frames=True)
     return stream
 
 
-def _requests(path: Path, stream: BinaryIO) -> Iterator[bytes]:
+def _requests(path: Path, stream: BinaryIO, marked: bool) -> Iterator[bytes]:  # noqa: FBT001
     at = 0
-    while head := _read_exactly(stream, _LENGTH.size):
+    while (head := _read_exactly(stream, _LENGTH.size)) or marked:
+        if marked and head == _END and not stream.read(1):
+            return
         if len(head) < _LENGTH.size:
             raise DecodeError(f"{path} is cut short", offset=at)
         (length,) = _LENGTH.unpack(head)

@@ -10,6 +10,7 @@ Nothing is stored. Memory is bounded by what waits, and by the buckets of the lo
 import resource
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table as TextTable
 
-from outcome_exporter import check, otlp_file, slo
+from outcome_exporter import burn, check, otlp_file, slo
 from outcome_exporter.burn import Tier
 from outcome_exporter.config import Config, Slo
 from outcome_exporter.errors import DecodeError
@@ -37,8 +38,8 @@ _WIDTH = 120
 
 Seconds = Callable[[], float]
 """A clock that only moves on."""
-Tell = Callable[[int], object]
-"""Told how far the reading is."""
+Tell = Callable[[int, int], object]
+"""Told how far the reading is, and how far it goes."""
 
 
 class RecentBuckets:
@@ -89,7 +90,7 @@ class Replay:
     pipeline: Pipeline
     buckets: RecentBuckets
     horizon: int
-    """Minutes without arrivals after which nothing changes any more."""
+    """Minutes without arrivals after which no alert fires any more."""
     alerts: list[Alert] = field(default_factory=list)
     spans: int = 0
     records: int = 0
@@ -104,7 +105,8 @@ class Replay:
         """One that has read nothing."""
         longest = max((max(s.windows) for _, s in config.slos), default=0) // MINUTE
         buckets = RecentBuckets(longest + 1)
-        return cls(Pipeline(config, buckets), buckets, longest + _settling(config) // MINUTE + 2)
+        burning = max(tier.long_window for tier in burn.TIERS) + _settling(config)
+        return cls(Pipeline(config, buckets), buckets, burning // MINUTE + 2)
 
     def ingest(self, record: Record) -> None:
         """Takes the next record in, after every minute up to it."""
@@ -123,7 +125,7 @@ class Replay:
         second = self.pipeline.second
         if second is None:
             return
-        # In a gap longer than every window nothing burns any more, and the clock may leap.
+        # In a gap longer than the windows of every tier no alert fires: the clock may leap.
         last = min(until // MINUTE, second // 60 + self.horizon)
         for minute in range(second // 60 + 1, last + 1):
             self.pipeline.advance(minute * MINUTE)
@@ -174,19 +176,17 @@ def replay(config_path: Path, log: Path, out: Console, now: Seconds) -> Replay:
     """
     config = check.load(config_path).config
     run = Replay.of(config)
-    is_log = _is_log(log)
-    total = LogReader(log).next_offset if is_log else log.stat().st_size
+    read = read_log if _is_log(log) else read_otlp
     warm_up(config)
     began = now()
     with _bar(out) as bar:
-        task = bar.add_task(log.name, total=total)
+        task = bar.add_task(log.name, total=None)
 
-        def tell(done: int) -> None:
-            bar.update(task, completed=done)
+        def tell(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
 
-        for record in read_log(log, tell) if is_log else read_otlp(log, run.pipeline, tell):
+        for record in read(log, run.pipeline, tell):
             run.ingest(record)
-        bar.update(task, completed=total)
     run.finish()
     report(run, out, seconds=now() - began)
     return run
@@ -201,21 +201,24 @@ def _is_log(path: Path) -> bool:
         raise DecodeError(problem) from None
 
 
-def read_log(path: Path, tell: Tell) -> Iterator[Record]:
-    """The records of a log that was kept."""
-    reader = LogReader(path)
-    offset, end = reader.first_offset, reader.next_offset
-    while offset < end:
-        for record in reader.read(offset, max_bytes=_READ_BYTES):
-            yield record
-            offset = record.offset + 1
-        tell(offset)
+def read_log(path: Path, pipeline: Pipeline, tell: Tell) -> Iterator[Record]:
+    """The records of a log that was kept; the pipeline decodes them itself."""
+    del pipeline
+    with closing(LogReader(path)) as reader:
+        first, end = reader.first_offset, reader.next_offset
+        offset = first
+        while offset < end:
+            for record in reader.read(offset, max_bytes=_READ_BYTES):
+                yield record
+                offset = record.offset + 1
+            tell(offset - first, end - first)
 
 
 def read_otlp(path: Path, pipeline: Pipeline, tell: Tell) -> Iterator[Record]:
     """The requests of a file as records: each arrived when its last span ended, or one before."""
-    arrival = 0
-    for offset, payload in enumerate(otlp_file.read(path, progress=tell)):
+    arrival, size = 0, path.stat().st_size
+    requests = otlp_file.read(path, progress=lambda done: tell(done, size))
+    for offset, payload in enumerate(requests):
         batch = pipeline.decode(Kind.TRACES, payload)
         assert isinstance(batch, SpanBatch)
         arrival = max(arrival + 1, _latest_end(batch, pipeline.config.time.future))

@@ -99,7 +99,7 @@ def events(draw, arrival):
 
 
 @st.composite
-def arrivals(draw, restarts=True):
+def arrivals(draw, *, restarts=True):
     """A log: requests of spans or events, seconds to minutes apart."""
     now = START
     log = []

@@ -4,15 +4,15 @@ from collections import defaultdict
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.naive import MINUTE, ONE, Naive
+from tests.naive import ONE, Naive
 from tests.property import scenarios
-from tests.scenario import START, read, records, run
+from tests.scenario import START, read, records
 
 from outcome_exporter import series
 from outcome_exporter.kernels import assembly, joining
 from outcome_exporter.model import REASONS
 from outcome_exporter.pipeline import Pipeline
-from outcome_exporter.units import HOUR, SECOND
+from outcome_exporter.units import SECOND
 from outcome_exporter.users import WINDOWS
 
 LEAPS = st.sampled_from([0, 7, 35, 61, 300, 3_600, 90_000, 4_000_000])

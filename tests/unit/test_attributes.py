@@ -1,5 +1,7 @@
 """Attributes as keys, money and weights, and the sums they go into."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from tests.scenario import START, Span, config, read, record, run
@@ -93,7 +95,7 @@ def test_no_sum_ever_turns_back_whatever_senders_make_up():
                 *(each.sum for each in read(pipeline, series.SPAN_DURATION).values()),
             )
         )
-    for before, after in zip(shown[1:], shown[2:], strict=False):
+    for before, after in pairwise(shown):
         assert all(a <= b for a, b in zip(before, after, strict=True)), (before, after)
     assert min(shown[-1]) > 0
 

@@ -1,8 +1,7 @@
 """The join: who waits for whom, and what is counted when they met or did not."""
 
-import numpy as np
 import pytest
-from tests.scenario import START, Event, Restart, Span, config, read, reasons, record, run
+from tests.scenario import START, Event, Span, config, read, reasons, record, run
 
 from outcome_exporter import series
 from outcome_exporter.pipeline import Pipeline
@@ -119,9 +118,7 @@ def test_an_event_that_a_journey_no_longer_waits_for_achieves_nothing():
 
 
 def test_an_slo_that_moves_to_another_journey_judges_none_of_the_old_ones_attempts():
-    slos = [
-        {"name": name, "objective": 99, "good": {"achieved": True}} for name in ("one", "two")
-    ]
+    slos = [{"name": name, "objective": 99, "good": {"achieved": True}} for name in ("one", "two")]
     pipeline = run(config({**CHECKOUT, "slos": slos}, OTHER), [try_(1, 0)], START + 15 * SECOND)
     moved = under(
         pipeline, {**CHECKOUT, "slos": slos[1:]}, {**OTHER, "name": "third", "slos": slos[:1]}

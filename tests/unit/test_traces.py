@@ -1,14 +1,12 @@
 """Assembly: which spans make a trace, when it settles, and which of them are attempts."""
 
 import numpy as np
-import pytest
-from tests.scenario import START, Restart, Span, config, read, reasons, record, records, run
+from tests.scenario import START, Span, config, read, reasons, record, run
 
 from outcome_exporter import series
-from outcome_exporter.kernels import assembly
-from outcome_exporter.model import Encoding, Kind, Record
+from outcome_exporter.model import Kind
 from outcome_exporter.pipeline import Pipeline
-from outcome_exporter.units import HOUR, MINUTE, SECOND
+from outcome_exporter.units import MINUTE, SECOND
 
 PAY = {"name": "pay", "attempt": {"span": {"name": "pay"}}}
 

@@ -1,0 +1,140 @@
+"""Shapes that nobody sends by accident: each is counted, and in bounded time."""
+
+import time
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from tests.scenario import START, Event, Span, config, read, reasons, record, run
+
+from outcome_exporter import series
+from outcome_exporter.exposition import render
+from outcome_exporter.model import Encoding, Kind, Record
+from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.snapshot import snapshot
+from outcome_exporter.units import DAY, HOUR, MINUTE, SECOND
+
+PAY = {
+    "name": "pay",
+    "attempt": {"span": {"name": "pay"}},
+    "slos": [{"name": "paid", "objective": 99, "good": {"error": False}}],
+}
+WAITING = {
+    "name": "pay",
+    "attempt": {"span": {"name": "pay"}},
+    "join": [{"attribute": "order", "event": "data.order"}],
+    "outcome": {"event": "paid", "within": "30s"},
+}
+YEAR = 365 * DAY
+
+
+def chain(count: int, pay_every: int = 0) -> bytes:
+    """One trace, each span the parent of the next."""
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for n in range(1, count + 1):
+        spans.add(
+            trace_id=b"\1" * 16,
+            span_id=n.to_bytes(8),
+            parent_span_id=(n - 1).to_bytes(8) if n > 1 else b"",
+            name="pay" if n == count or (pay_every and n % pay_every == 0) else "step",
+            start_time_unix_nano=START + n,
+            end_time_unix_nano=START + n + 1,
+        )
+    return request.SerializeToString()
+
+
+@pytest.mark.parametrize("pay_every", [0, 1, 400])
+def test_a_trace_of_200_000_spans_one_below_the_other_is_settled_in_seconds(pay_every):
+    pipeline = Pipeline(config(PAY))
+    payload = chain(200_000, pay_every)
+    pipeline.ingest(Record(0, START, Kind.TRACES, Encoding.NONE, payload))
+    began = time.monotonic()
+    pipeline.advance(START + MINUTE)
+    assert time.monotonic() - began < 20
+    assert reasons(pipeline) == {"ok": 1}
+    assert len(pipeline.traces.spans) == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (START, START),
+        (START + SECOND, START),
+        (0, 0),
+        (1, 2),
+        (START - 56 * YEAR, START),
+        (START + 170 * YEAR, START + 170 * YEAR + 1),
+        (1, 2**63 - 1),
+        (2**63, 2**64 - 1),
+        (2**64 - 1, 1),
+        (START, 2**64 - 1),
+    ],
+)
+def test_whatever_its_times_an_attempt_is_counted_once_and_judged(start, end):
+    pipeline = run(config(PAY), [(START, [Span(1, 1, start, end, name="pay")])], START + HOUR)
+    assert reasons(pipeline) == {"ok": 1}
+    assert sum(read(pipeline, series.SLO_EVENTS).values()) == 1
+    assert read(pipeline, series.ATTEMPT_DURATION)["pay",].sum >= 0
+    assert b"nan" not in render(snapshot(pipeline), openmetrics=True).lower()
+
+
+def test_of_spans_with_the_same_id_the_one_that_began_first_counts():
+    spans = [
+        Span(1, 1, START + 5, START + 6, name="pay", status=2),
+        Span(1, 1, START + 1, START + 2, name="pay", status=0),
+        Span(1, 1, START + 9, START + 10, name="step"),
+    ]
+    for order in (spans, spans[::-1]):
+        assert reasons(run(config(PAY), [(START, order)], START + MINUTE)) == {"ok": 1}
+
+
+def test_a_flood_of_names_is_bounded_and_every_span_is_counted():
+    pipeline = Pipeline(config(PAY, limits={"operations": 500}))
+    for batch in range(20):
+        names = {batch * 1_000 + n: f"{batch}-{n}" for n in range(1, 1_001)}
+        spans = [Span(n, 1, START, START, name=name) for n, name in names.items()]
+        pipeline.ingest(record(batch, START + batch, spans))
+    pipeline.advance(START + MINUTE)
+    calls = read(pipeline, series.SPAN_CALLS)
+    assert len(calls) <= 501
+    assert sum(calls.values()) == 20_000
+    assert read(pipeline, series.OVERFLOW)["text",] > 0
+
+
+def test_thousands_of_attempts_under_one_key_are_achieved_by_one_event():
+    count = 5_000
+    spans = [
+        Span(n, 1, START, START + 1, name="pay", attributes={"order": "x"})
+        for n in range(1, count + 1)
+    ]
+    arrivals = [
+        (START, spans),
+        (START + 15 * SECOND, [Event("paid", "e", START, None, {"order": "x"})]),
+    ]
+    began = time.monotonic()
+    pipeline = run(config(WAITING), arrivals, START + HOUR)
+    assert reasons(pipeline) == {"ok": count}
+    assert time.monotonic() - began < 60
+
+
+def test_thousands_of_attempts_under_one_key_that_nobody_achieves_lose_one_value():
+    journey = {**WAITING, "value": {"attribute": "total", "currency": "USD"}}
+    spans = [
+        Span(n, 1, START, START + 1, name="pay", attributes={"order": "x", "total": 5})
+        for n in range(1, 5_001)
+    ]
+    pipeline = run(config(journey), [(START, spans)], START + HOUR)
+    assert reasons(pipeline) == {"missed": 5_000}
+    assert read(pipeline, series.VALUE)["pay", "USD", "lost"] == 5
+    assert read(pipeline, series.VALUE)["pay", "USD", "at_risk"] == 25_000
+
+
+def test_thousands_of_events_under_one_key_cost_an_attempt_a_bounded_look():
+    arrivals = [
+        (START + n, [Event("paid", f"{n}-{m}", START, None, {"order": "x"}) for m in range(500)])
+        for n in range(10)
+    ]
+    pay = Span(1, 1, START, START + 1, name="pay", attributes={"order": "x"})
+    pipeline = run(config(WAITING), [*arrivals, (START + SECOND, [pay])], START + HOUR)
+    assert reasons(pipeline) == {"ok": 1}
+    assert read(pipeline, series.EVENTS_UNMATCHED)["paid",] == 4_999
