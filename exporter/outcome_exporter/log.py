@@ -56,7 +56,14 @@ from outcome_exporter.database import (
     translated,
 )
 from outcome_exporter.errors import LogCorrupt, Overloaded, StorageError
-from outcome_exporter.model import Encoding, EventBatch, Kind, Record, SpanBatch
+from outcome_exporter.model import (
+    OWN_KINDS,
+    Encoding,
+    EventBatch,
+    Kind,
+    Record,
+    SpanBatch,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -434,12 +441,14 @@ class DurableLog:
 
         Raises:
             Overloaded: There is no room, the disk is full or fails, or the log is closed. It was
-                not acknowledged; the sender is to try again.
+                not acknowledged; the sender is to try again. For want of configured room only
+                senders are refused: the exporter's own records, which are empty, let it go on.
         """
         cost = len(payload) + _RECORD_OVERHEAD_BYTES
         with self._lock:
             self._refuse_if_stopped()
-            self._refuse_if_full(len(payload), cost)
+            if kind not in OWN_KINDS:
+                self._refuse_if_full(len(payload), cost)
             self._in_flight += cost
         queued = False
         try:
