@@ -586,6 +586,8 @@ class DurableLog:
             before = min(before_offset, self._next_offset)
             self._tail.drop_before(before)
             end = self._next_position
+            self._trimming = self._stored_first < self._first_offset  # where it was interrupted
+            self._work.notify()
         cut = before
         if self._keep_nanoseconds:
             oldest = self._now() - self._keep_nanoseconds
@@ -597,7 +599,7 @@ class DurableLog:
             return
         place = self._place(cut)
         with self._lock:
-            self._first_position = self._next_position if place is None else place[0]
+            self._first_position = end if place is None else place[0]
             self._first_offset = cut
             self._trimming = True
             self._work.notify()
