@@ -306,8 +306,15 @@ class LogReader:
             good = False
         if not good or (before and before[-1].arrival_unix_nano >= row.arrival):
             raise corrupt(f"{self._path}: the record's checksum differs")
+        try:
+            kind, encoding = Kind(row.kind), Encoding(row.encoding)
+        except ValueError as error:
+            raise corrupt(
+                f"{self._path}: written by a newer version of outcome-exporter ({error}); "
+                "run that version"
+            ) from error
         payload = self._codec.decompressor.decompress(row.payload) if row.packed else row.payload
-        return Record(offset, row.arrival, Kind(row.kind), Encoding(row.encoding), payload)
+        return Record(offset, row.arrival, kind, encoding, payload)
 
 
 class DurableLog:
