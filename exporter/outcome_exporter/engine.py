@@ -21,9 +21,9 @@ from typing import Protocol
 import numpy as np
 
 from outcome_exporter import __version__, series
-from outcome_exporter.checkpoint import StateStore
+from outcome_exporter.checkpoint import Checkpoint, StateStore
 from outcome_exporter.config import Config
-from outcome_exporter.errors import Overloaded, StorageError
+from outcome_exporter.errors import LogCorrupt, Overloaded, StateCorrupt, StorageError
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import (
     Encoding,
@@ -103,18 +103,28 @@ class Engine:
         self._failure: Exception | None = None
         self._reload_ok = True
         self._checkpoint_nano = 0
+        self._tried_nano = 0
         self._checkpoint_seconds = 0.0
         self._checkpoint_failures = 0
         self._ready_offset = 0
+        # Loading comes first: it tells whether the ids of SLOs are all there.
+        checkpoint = store.load()
         self._buckets = _Buckets(store, [slo.name for _, slo in config.slos])
         self.pipeline = Pipeline(config, self._buckets)
-        self._recover()
+        self._recover(checkpoint)
 
-    def _recover(self) -> None:
-        checkpoint = self._store.load()
+    def _recover(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None:
             self.pipeline.restore(checkpoint.meta, checkpoint.arrays, checkpoint.offset)
-            self._checkpoint_nano = checkpoint.clock_unix_nano
+            self._checkpoint_nano = self._tried_nano = checkpoint.clock_unix_nano
+        else:
+            self.pipeline.next_offset = self._log.first_offset
+            if self._log.first_offset:
+                logger.warning(
+                    "there is no checkpoint, yet a log that begins at %d: "
+                    "counters begin at 0, and with what it holds",
+                    self._log.first_offset,
+                )
         offset, clock = self.pipeline.next_offset, (self.pipeline.second or 0) * SECOND
         if not self._log.resume(offset, clock):
             logger.warning("the log ends before the checkpoint; it is begun anew at %d", offset)
@@ -238,25 +248,37 @@ class Engine:
     def _checkpoint(self, *, must: bool = False) -> None:
         if self.pipeline.second is None:
             return
-        began = self._now()
-        meta, arrays = self.pipeline.dump()
-        fresh = self._buckets.stored(self.pipeline.slos.fresh())
-        offset = self.pipeline.next_offset
+        self._tried_nano = self._now()
         try:
-            self._store.save(offset, self.pipeline.second * SECOND, meta, arrays, fresh)
+            self._save()
+        except (LogCorrupt, StateCorrupt):
+            raise  # trying again would not mend it
         except StorageError:
             logger.exception("the checkpoint failed; the log keeps what it would have held")
             self._checkpoint_failures += 1
-            self._checkpoint_nano = began
             if must:
                 raise
-            return
+        else:
+            self._checkpoint_nano = self._tried_nano
+            self._checkpoint_seconds = (self._now() - self._tried_nano) / SECOND
+
+    def _save(self) -> None:
+        assert self.pipeline.second is not None
+        meta, arrays = self.pipeline.dump()
+        fresh = self._buckets.stored(self.pipeline.slos.fresh())
+        offset = self.pipeline.next_offset
+        second = self.pipeline.second
+        self._store.save(
+            offset,
+            second * SECOND,
+            meta,
+            arrays,
+            fresh,
+            keep_from=second // 60 - self._retention() // MINUTE,
+        )
         with self._lock:
             self.pipeline.slos.flushed()
         self._log.trim(offset)
-        self._store.prune(self.pipeline.second // 60 - self._retention() // MINUTE)
-        self._checkpoint_nano = began
-        self._checkpoint_seconds = (self._now() - began) / SECOND
 
     def _retention(self) -> int:
         config = self.pipeline.config
