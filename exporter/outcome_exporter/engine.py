@@ -99,6 +99,7 @@ class Engine:
         self._lock = threading.Lock()
         self._reloads: queue.SimpleQueue[tuple[Config, Future[None]]] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._reload_ok = True
@@ -146,13 +147,19 @@ class Engine:
     # For whoever looks
 
     def snapshot(self) -> Snapshot:
-        """Every series now."""
-        with self._lock:
-            shown = dict(snapshot(self.pipeline))
+        """Every series now; until the log has been read, only those about the exporter.
+
+        The others would go back to the last checkpoint, which Prometheus takes for a reset.
+        """
+        shown: Snapshot = {}
+        if self._thread is not None and self._unread_records() <= 0:
+            with self._lock:
+                shown = snapshot(self.pipeline)
         offset = self.pipeline.next_offset
         oldest = self._log.oldest_unread_unix_nano(offset)
         lag_seconds = max(self._now() - oldest, 0) / SECOND if oldest else 0.0
-        return shown | {
+        return {
+            **shown,
             series.BUILD_INFO: [Sample((__version__,), 1.0)],
             series.READY: [Sample((), float(self.not_ready() is None))],
             series.LOG_SIZE: [Sample((), float(self._log.size_bytes))],
@@ -170,10 +177,13 @@ class Engine:
             return f"stopped: {self._failure}"
         if self._thread is None:
             return "starting"
-        missing = self._ready_offset - self.pipeline.next_offset
-        if missing > 0:
-            return f"replaying the log: {missing} of its records are left"
+        if self._unread_records() > 0:
+            return f"replaying the log: {self._unread_records()} of its records are left"
         return None
+
+    def _unread_records(self) -> int:
+        """Of those that the log held at the start."""
+        return self._ready_offset - self.pipeline.next_offset
 
     # Life
 
