@@ -16,6 +16,7 @@ import logging
 import queue
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -188,8 +189,15 @@ class Engine:
     # Life
 
     def start(self) -> None:
-        """Says in the log that the exporter is here, and begins to work."""
-        self._log.append(Kind.START, Encoding.NONE, b"")
+        """Says in the log that the exporter is here, and begins to work.
+
+        Raises:
+            StorageError: The log cannot be written.
+        """
+        try:
+            self._log.append(Kind.START, Encoding.NONE, b"")
+        except Overloaded as refused:
+            raise StorageError(f"the exporter cannot start: {refused}") from refused
         self._ready_offset = self._log.next_offset
         self._thread = threading.Thread(target=self._run, name="pipeline")
         self._thread.start()
@@ -206,10 +214,22 @@ class Engine:
         return self._failure
 
     def reload(self, config: Config) -> None:
-        """Goes on under another configuration; returns once it does."""
+        """Goes on under another configuration; returns once it does.
+
+        Raises:
+            StorageError: The checkpoint that goes before failed, or the exporter has stopped.
+        """
         done: Future[None] = Future()
         self._reloads.put((config, done))
+        if self._ended.is_set():
+            self._refuse_reloads()
         done.result()
+
+    def _refuse_reloads(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                _, done = self._reloads.get_nowait()
+                done.set_exception(StorageError("the exporter has stopped; restart it"))
 
     def reload_failed(self) -> None:
         """The file could not be taken over: said in the series until one can."""
@@ -223,6 +243,9 @@ class Engine:
         except Exception as error:
             logger.exception("the pipeline has stopped")
             self._failure = error
+        finally:
+            self._ended.set()
+            self._refuse_reloads()
 
     def _step(self) -> None:
         while not self._reloads.empty():

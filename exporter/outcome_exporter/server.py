@@ -16,10 +16,10 @@ from outcome_exporter import check
 from outcome_exporter.checkpoint import StateStore
 from outcome_exporter.config import Config
 from outcome_exporter.engine import Engine
-from outcome_exporter.errors import ConfigError, Problem, StorageError
+from outcome_exporter.errors import ConfigError, OutcomeExporterError, Problem, StorageError
 from outcome_exporter.intake import DurableIntake
 from outcome_exporter.log import DurableLog
-from outcome_exporter.model import Kind, Snapshot
+from outcome_exporter.model import OWN_KINDS, Kind, Snapshot
 from outcome_exporter.receive import http
 from outcome_exporter.receive.counters import ReceiverCounters
 from outcome_exporter.receive.grpc import GrpcReceiver
@@ -111,6 +111,7 @@ class Server:
 
         Raises:
             ConfigError: It cannot work, or needs a restart; the running one stays.
+            StorageError: The checkpoint before it failed; the running one stays.
         """
         try:
             config = check.load(self._config_path).config
@@ -170,7 +171,7 @@ def serve(config_path: Path) -> None:
                 asked.clear()
                 try:
                     server.reload()
-                except ConfigError as error:
+                except OutcomeExporterError as error:
                     logger.error("not reloaded:\n%s", error)  # noqa: TRY400 - no bug, no traceback
     finally:
         server.stop()
