@@ -8,8 +8,9 @@ while it is written. A checkpoint that fails is counted and tried again: until o
 log keeps everything, and once it is full the senders are asked to wait.
 
 On start the state of the last checkpoint is taken over, and what the log holds beyond it is
-read again; until that is done the exporter is not ready. A START record in the log says that it
-was away, so that a replay knows it too.
+read again; until that is done the exporter is not ready, and shows nothing that could go back. A
+START record in the log says that it was away, so that a replay knows it too; a CLOCK record says
+that the clock moved on though nothing came.
 """
 
 import logging
@@ -256,10 +257,29 @@ class Engine:
         with self._lock:
             for record in records:
                 self.pipeline.ingest(record)
-            if not records and self._log.quiesce(offset, now):
-                self.pipeline.advance(now)
-        if now - self._checkpoint_nano >= self.pipeline.config.storage.checkpoint:
+        if not records:
+            self._pass_time(offset, now)
+        # The clock may leap back: then, too.
+        if not 0 <= now - self._tried_nano < self.pipeline.config.storage.checkpoint:
             self._checkpoint()
+
+    def _pass_time(self, offset: int, now: int) -> None:
+        """Moves the clock on though nothing came.
+
+        What it settles is shown and must not be taken back: where something may be due the log is
+        told first, so that after a crash it is settled at the same moment, before any grace. Only
+        while the log cannot be written does the clock move on without.
+        """
+        if self.pipeline.is_due(now):
+            try:
+                self._log.append(Kind.CLOCK, Encoding.NONE, b"")
+            except Overloaded as refused:
+                logger.warning("the clock moves on without the log: %s", refused)
+            else:
+                return
+        with self._lock:
+            if self._log.quiesce(offset, now):
+                self.pipeline.advance(now)
 
     def _take_over(self, config: Config, done: "Future[None]") -> None:
         try:

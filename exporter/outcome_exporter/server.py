@@ -62,7 +62,7 @@ class Server:
         limit = config.receivers.otlp.max_request
         intake = DurableIntake(
             self._log.append,
-            {kind: partial(self._engine.decode, kind) for kind in Kind if kind is not Kind.START},
+            {kind: partial(self._engine.decode, kind) for kind in Kind if kind not in OWN_KINDS},
             max_request_bytes=limit,
             admit=self._engine.admit,
         )
@@ -92,6 +92,7 @@ class Server:
             ListenError: An address is taken.
         """
         page = self._page.start()
+        logger.info("metrics and page on port %d", page)
         warm_up(self._engine.pipeline.config)
         self._engine.start()
         self.ports = (page, *(receiver.start() for receiver in self._receivers))
