@@ -96,7 +96,7 @@ class Server:
         warm_up(self._engine.pipeline.config)
         self._engine.start()
         self.ports = (page, *(receiver.start() for receiver in self._receivers))
-        logger.info("metrics and page on port %d, OTLP on %d (gRPC) and %d (HTTP)", *self.ports)
+        logger.info("OTLP on port %d (gRPC) and %d (HTTP)", *self.ports[1:])
 
     def stop(self) -> None:
         """Finishes what was begun, checkpoints, and lets everything go."""
