@@ -459,8 +459,8 @@ def _digest(data: npt.NDArray[Any]) -> int:
     return int(page_digests(np.append(raw, np.uint8(0)), (raw.size + 8) // 8 * 8)[0].view(np.int64))
 
 
-def _slo_crc(slo: int, name: str) -> int:
-    return zlib.crc32(name.encode(errors="replace"), slo)
+def _slo_crc(slo: object, name: object) -> int:
+    return zlib.crc32(repr((slo, name)).encode(errors="replace"))  # whatever damage made them
 
 
 def _row_digest(*head: object) -> int:

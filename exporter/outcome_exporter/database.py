@@ -235,20 +235,28 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def translated(path: Path, corrupt: Callable[[str], StorageError]) -> Iterator[None]:
-    """Turns SQLite's errors into ours, with the place and the way on.
-
-    Damage may also turn a column's type into another: what then fails as TypeError is damage too.
-    """
+    """Turns SQLite's errors into ours, with the place and the way on."""
     try:
         yield
-    except (TypeError, ValueError) as error:
-        raise corrupt(f"{path}: a column holds what it cannot: {error}") from error
     except sqlite3.Error as error:
         if is_damage(error):
             raise corrupt(f"{path}: {error}") from error
         raise StorageError(
             f"{path}: {error}; check space, permissions and the health of the disk"
         ) from error
+
+
+@contextmanager
+def reading(path: Path, corrupt: Callable[[str], StorageError]) -> Iterator[None]:
+    """As `translated`, around statements that read columns without a look at their types.
+
+    Damage may turn a column's type into another: what then fails is damage.
+    """
+    with translated(path, corrupt):
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            raise corrupt(f"{path}: a column holds what it cannot: {error}") from error
 
 
 def copy_wal(connection: sqlite3.Connection) -> bool:

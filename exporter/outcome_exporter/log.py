@@ -38,7 +38,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import zstandard
@@ -52,6 +52,7 @@ from outcome_exporter.database import (
     copy_wal,
     is_damage,
     open_database,
+    reading,
     transaction,
     translated,
 )
@@ -227,15 +228,13 @@ class LogReader:
     @property
     def first_offset(self) -> int:
         """Of the oldest record, or `next_offset`."""
-        return int(self._one("SELECT coalesce((SELECT min(offset) FROM record), offset) FROM head"))
+        return self._one("SELECT coalesce((SELECT min(offset) FROM record), offset) FROM head")
 
     @property
     def next_offset(self) -> int:
         """One more than that of the newest record."""
-        return int(
-            self._one(
-                "SELECT max(offset, coalesce((SELECT max(offset) + 1 FROM record), 0)) FROM head"
-            )
+        return self._one(
+            "SELECT max(offset, coalesce((SELECT max(offset) + 1 FROM record), 0)) FROM head"
         )
 
     def read(self, offset: int, *, max_bytes: int) -> list[Record]:
@@ -261,7 +260,7 @@ class LogReader:
 
     def place(self, offset: int) -> tuple[int, int] | None:
         """Position and arrival of a record; None where there is none."""
-        with self._lock, translated(self._path, _corrupt_at(offset)):
+        with self._lock, reading(self._path, _corrupt_at(offset)):
             row = self._connection.execute(
                 "SELECT position, arrival FROM record WHERE offset = ?", (offset,)
             ).fetchone()
@@ -272,16 +271,16 @@ class LogReader:
         with self._lock:
             self._connection.close()
 
-    def _one(self, query: str) -> Any:  # noqa: ANN401 - whatever the query selects
-        with self._lock, translated(self._path, _corrupt_file):
-            return self._connection.execute(query).fetchone()[0]
+    def _one(self, query: str) -> int:
+        with self._lock, reading(self._path, _corrupt_file):
+            return int(self._connection.execute(query).fetchone()[0])
 
     def _rows(self, offset: int, max_bytes: int) -> list[_Row]:
         # All rows are taken before any is unpacked: a cursor that stays open keeps the writer
         # from using the start of its WAL again.
         rows: list[_Row] = []
         size = 0
-        with self._lock, translated(self._path, _corrupt_at(offset)):
+        with self._lock, reading(self._path, _corrupt_at(offset)):
             query = "SELECT * FROM record WHERE offset >= ? ORDER BY offset"
             with closing(self._connection.execute(query, (offset,))) as cursor:
                 try:
@@ -352,7 +351,7 @@ class DurableLog:
         try:
             self._connection = open_database(self._path, SCHEMA, _corrupt_file)
             try:
-                with translated(self._path, _corrupt_file):
+                with reading(self._path, _corrupt_file):
                     self._take_stock()
                 self._disk = LogReader(self._path)
             except BaseException:
