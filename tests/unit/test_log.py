@@ -135,12 +135,11 @@ def test_those_who_wait_share_a_commit_and_each_is_told_its_own_place(tmp_path):
         def send(number):
             return [(append(log, p), p) for p in payloads(each, seed=number)]
 
-        with log._storing, ThreadPoolExecutor(threads) as pool:  # the first commit has to wait
-            futures = [pool.submit(send, number) for number in range(threads)]
-            until(lambda: len(log._queue) + len(log._taken) == threads)
-            log._storing.release()
+        with ThreadPoolExecutor(threads) as pool:
+            with log._storing:  # the first commit has to wait
+                futures = [pool.submit(send, number) for number in range(threads)]
+                until(lambda: len(log._queue) + len(log._taken) == threads)
             told = [pair for future in futures for pair in future.result()]
-            log._storing.acquire()
         assert sorted(record.offset for record, _ in told) == list(range(threads * each))
         assert commits() < threads * each
         found = {record.offset: record for record in read_all(log)}
@@ -187,13 +186,12 @@ def test_no_promise_is_given_while_a_record_is_unread_or_on_its_way(tmp_path):
         assert append(log, b"a").arrival_unix_nano == clock.now + 51
         assert not log.quiesce(0, clock.now + 99)
         assert log.quiesce(1, clock.now + 99)
-        with log._storing, ThreadPoolExecutor(1) as pool:
-            on_its_way = pool.submit(append, log, b"b")
-            until(lambda: log._queue or log._taken)
-            assert not log.quiesce(1, clock.now + 1_000)
-            log._storing.release()
+        with ThreadPoolExecutor(1) as pool:
+            with log._storing:
+                on_its_way = pool.submit(append, log, b"b")
+                until(lambda: log._queue or log._taken)
+                assert not log.quiesce(1, clock.now + 1_000)
             assert on_its_way.result().arrival_unix_nano == clock.now + 100
-            log._storing.acquire()
 
 
 # Reading
@@ -286,14 +284,13 @@ def test_a_full_log_takes_the_exporters_own_records(tmp_path):
 def test_what_is_being_stored_is_bounded_and_one_request_always_fits(tmp_path):
     with opened(tmp_path, in_flight_bytes=10_000) as log:
         append(log, bytes(50_000))
-        with log._storing, ThreadPoolExecutor(2) as pool:
-            first = pool.submit(append, log, bytes(8_000))
-            until(lambda: log._queue or log._taken)
-            with pytest.raises(Overloaded, match="too many requests are being stored at once"):
-                append(log, bytes(8_000))
-            log._storing.release()
+        with ThreadPoolExecutor(2) as pool:
+            with log._storing:
+                first = pool.submit(append, log, bytes(8_000))
+                until(lambda: log._queue or log._taken)
+                with pytest.raises(Overloaded, match="too many requests are being stored at once"):
+                    append(log, bytes(8_000))
             assert first.result().offset == 1
-            log._storing.acquire()
         until(lambda: log._in_flight == 0)
 
 
