@@ -7,11 +7,12 @@ once, whenever the process died.
 Tables, all integers in SQLite's own encoding:
 
     checkpoint   one row: offset, clock, `meta` as JSON, and of each array as JSON: name,
-                 id, dtype, shape, digest over its pages' digests; a digest over all of this
+                 id, dtype, shape, digest over its pages' digests; how many minutes and SLOs
+                 there are; a digest over all of this
     page         arrays cut into pages of 65,472 bytes; key = array id << 32 | number of the page
     minute       the buckets of one minute: rows of (slo u32, good, bad, value i64), by slo, little
                  endian, with a CRC-32
-    slo          name → id, never taken back
+    slo          name → id, dense, never taken back, with a CRC-32
 
 **A checkpoint costs what changed.** `save` digests every page (XXH64, 28 MB in 5 ms) and writes
 those whose digest differs from the last save's, which are kept in memory: 8 bytes a page. What
@@ -69,10 +70,10 @@ SCHEMA = Schema(
         """CREATE TABLE checkpoint(
             id INTEGER PRIMARY KEY CHECK (id = 1), log_offset INTEGER NOT NULL,
             clock_unix_nano INTEGER NOT NULL, meta TEXT NOT NULL, arrays TEXT NOT NULL,
-            digest INTEGER NOT NULL)""",
+            minutes INTEGER NOT NULL, slos INTEGER NOT NULL, digest INTEGER NOT NULL)""",
         "CREATE TABLE page(id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
         "CREATE TABLE minute(minute INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL)",
-        "CREATE TABLE slo(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+        "CREATE TABLE slo(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, crc INTEGER NOT NULL)",
     ),
 )
 
@@ -112,7 +113,12 @@ class StateStore:
         self._lock = FileLock(folder / "state.lock")
         try:
             self._writer = open_database(self._path, SCHEMA, _corrupt)
-            self._reader = connect(self._path, read_only=True)
+            try:
+                with translated(self._path, _corrupt):
+                    self._reader = connect(self._path, read_only=True)
+            except BaseException:
+                self._writer.close()
+                raise
         except BaseException:
             self._lock.release()
             raise
@@ -121,6 +127,7 @@ class StateStore:
         # What the file holds now. Unknown until `load`: a save before it writes everything.
         self._stored: dict[str, _Paged] = {}
         self._loaded = False
+        self._minutes = 0
 
     def load(self) -> Checkpoint | None:
         """The last checkpoint; None where there was none. Time and memory grow with its size.
@@ -130,21 +137,43 @@ class StateStore:
         """
         with self._writing, self._errors():
             row = self._writer.execute(
-                "SELECT log_offset, clock_unix_nano, meta, arrays, digest FROM checkpoint"
+                "SELECT log_offset, clock_unix_nano, meta, arrays, minutes, slos, digest "
+                "FROM checkpoint"
             ).fetchone()
             if row is None:
+                self._refuse_remains()
                 self._loaded = True
                 return None
             if row[-1] != _row_digest(*row[:-1]):
                 raise self._damaged("the checkpoint's head", "its digest differs")
-            offset, clock, meta_text, arrays_text, _ = row
+            offset, clock, meta_text, arrays_text, minutes, slos, _ = row
+            self._refuse_losses(minutes, slos)
             arrays = {}
             stored = {}
             for entry in json.loads(arrays_text):
                 arrays[entry["name"]], stored[entry["name"]] = self._read_array(entry)
             self._stored = stored
+            self._minutes = minutes
             self._loaded = True
             return Checkpoint(offset, clock, json.loads(meta_text), arrays)
+
+    def _refuse_remains(self) -> None:
+        """Pages and buckets without a checkpoint: it was lost, and counting anew counts twice."""
+        (remains,) = self._writer.execute(
+            "SELECT EXISTS(SELECT 1 FROM page) OR EXISTS(SELECT 1 FROM minute)"
+        ).fetchone()
+        if remains:
+            raise self._damaged("the checkpoint's head", "it is missing")
+
+    def _refuse_losses(self, minutes: int, slos: int) -> None:
+        """A row that is damaged says so itself; one that is gone is missed here."""
+        if (found := self._count("minute")) != minutes:
+            raise self._damaged("minutes of the buckets", f"{found} of {minutes} are there")
+        if (found := self._count("slo")) < slos:
+            raise self._damaged("names of the SLOs", f"{found} of {slos} are there")
+
+    def _count(self, table: str) -> int:
+        return int(self._writer.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
 
     def save(
         self,
@@ -153,6 +182,8 @@ class StateStore:
         meta: Mapping[str, Any],
         arrays: Mapping[str, npt.NDArray[Any]],
         buckets: Table,
+        *,
+        keep_from: int = 0,
     ) -> None:
         """Replaces the checkpoint and adds to the buckets, durably: all of it or nothing.
 
@@ -164,6 +195,8 @@ class StateStore:
                 and this one does not is gone. They must not change before this returns.
             buckets: BUCKET, changes since the last save in any order; rows of the same SLO and
                 minute add up.
+            keep_from: Buckets of minutes before this are dropped, the oldest first, a day or so
+                at a time.
 
         Raises:
             StateCorrupt: A bucket's minute is damaged.
@@ -187,17 +220,20 @@ class StateStore:
                 ],
                 separators=(",", ":"),
             )
-            head = (offset, clock_unix_nano, meta_text, arrays_text)
             with transaction(self._writer):
                 if not self._loaded:
                     self._writer.execute("DELETE FROM page")
+                    self._minutes = self._count("minute")
                 self._write_pages(paged, stored)
-                self._add_buckets(buckets)
+                minutes = self._minutes + self._add_buckets(buckets) - self._drop_before(keep_from)
+                slos = self._count("slo")
+                head = (offset, clock_unix_nano, meta_text, arrays_text, minutes, slos)
                 self._writer.execute(
-                    "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
                     (*head, _row_digest(*head)),
                 )
             self._stored = stored
+            self._minutes = minutes
             self._loaded = True
             copy_wal(self._writer)
 
@@ -208,19 +244,26 @@ class StateStore:
         under another after a crash.
         """
         with self._writing, self._errors():
-            known = {
-                str(name): int(slo)
-                for slo, name in self._writer.execute("SELECT id, name FROM slo")
-            }
+            known = self._known_slos()
             new = [name for name in dict.fromkeys(names) if name not in known]
             fresh = {name: len(known) + at for at, name in enumerate(new)}
             if fresh:
                 with transaction(self._writer):
                     self._writer.executemany(
-                        "INSERT INTO slo(name, id) VALUES (?, ?)", fresh.items()
+                        "INSERT INTO slo VALUES (?, ?, ?)",
+                        ((slo, name, _slo_crc(slo, name)) for name, slo in fresh.items()),
                     )
             known |= fresh
             return np.array([known[name] for name in names], np.uint32)
+
+    def _known_slos(self) -> dict[str, int]:
+        known = {}
+        rows = self._writer.execute("SELECT id, name, crc FROM slo ORDER BY id")
+        for number, (slo, name, crc) in enumerate(rows):
+            if slo != number or crc != _slo_crc(slo, name):
+                raise self._damaged(f"the name of SLO {number}", "it is missing or another")
+            known[name] = slo
+        return known
 
     def read_minute(self, minute: int) -> Table:
         """BUCKET of one minute, by slo."""
@@ -251,19 +294,6 @@ class StateStore:
         total["slo"] = np.flatnonzero(seen)
         total["counts"] = sums[seen]
         return _table(total, last)
-
-    def prune(self, before_minute: int) -> None:
-        """Drops buckets older than `before_minute`: the oldest first, a day or so per call."""
-        with self._writing, self._errors():
-            (oldest,) = self._writer.execute("SELECT min(minute) FROM minute").fetchone()
-            if oldest is None or oldest >= before_minute:
-                return
-            with transaction(self._writer):
-                self._writer.execute(
-                    """DELETE FROM minute WHERE minute IN (
-                        SELECT minute FROM minute WHERE minute < ? ORDER BY minute LIMIT ?)""",
-                    (before_minute, _PRUNE_MINUTES),
-                )
 
     def close(self) -> None:
         """Leaves a single file behind; once more does nothing."""
@@ -353,7 +383,8 @@ class StateStore:
                 raise self._damaged(f"minute {minute} of the buckets", "its checksum differs")
             yield data
 
-    def _add_buckets(self, buckets: Table) -> None:
+    def _add_buckets(self, buckets: Table) -> int:
+        """How many minutes had none before."""
         rows = np.empty(buckets.size, _ROW)
         rows["slo"] = buckets["slo"]
         for column, name in enumerate(("good", "bad", "value")):
@@ -361,14 +392,25 @@ class StateStore:
         order = np.argsort(buckets["minute"], kind="stable")
         minutes, starts = np.unique(buckets["minute"][order], return_index=True)
         ends = np.append(starts, buckets.size)[1:]
+        new = 0
         for minute, start, end in zip(minutes.tolist(), starts.tolist(), ends, strict=True):
             group = rows[order[start:end]]
             old = _joined(self._rows(self._writer, minute, minute))
+            new += not old.size
             data = _merged(np.concatenate([old, group])).tobytes()
             self._writer.execute(
                 "INSERT OR REPLACE INTO minute VALUES (?, ?, ?)",
                 (minute, zlib.crc32(data, minute & 0xFFFF_FFFF), data),
             )
+        return new
+
+    def _drop_before(self, minute: int) -> int:
+        """How many minutes were dropped."""
+        return self._writer.execute(
+            """DELETE FROM minute WHERE minute IN (
+                SELECT minute FROM minute WHERE minute < ? ORDER BY minute LIMIT ?)""",
+            (minute, _PRUNE_MINUTES),
+        ).rowcount
 
 
 def _corrupt(problem: str) -> StateCorrupt:
@@ -417,8 +459,12 @@ def _digest(data: npt.NDArray[Any]) -> int:
     return int(page_digests(np.append(raw, np.uint8(0)), (raw.size + 8) // 8 * 8)[0].view(np.int64))
 
 
-def _row_digest(offset: int, clock_unix_nano: int, meta: str, arrays: str) -> int:
-    text = repr((offset, clock_unix_nano, meta, arrays))  # of whatever type damage made them
+def _slo_crc(slo: object, name: object) -> int:
+    return zlib.crc32(repr((slo, name)).encode(errors="replace"))  # whatever damage made them
+
+
+def _row_digest(*head: object) -> int:
+    text = repr(head)  # of whatever type damage made them
     return _digest(np.frombuffer(text.encode(errors="replace"), np.uint8))
 
 

@@ -37,7 +37,17 @@ WAL_BYTES = 32 << 20
 """The WAL is copied into its file when about so much was written to it."""
 _WAL_FILE_BYTES = 64 << 20
 """A WAL that had to grow beyond this is cut back once it has been copied."""
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_HEADER_BYTES = 512
+"""SQLite's smallest page, which holds the file's header."""
+_DAMAGE = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    # Our statements are right, so the file lacks what they name, or holds what must not be there.
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+}
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,9 @@ class FileLock:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether SQLite says that the file is not well-formed, rather than that it cannot now."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _DAMAGE
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    # Python itself reports text that is no UTF-8, as an OperationalError without a code.
+    return isinstance(error, sqlite3.OperationalError) if code is None else code & 0xFF in _DAMAGE
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -133,6 +145,7 @@ def open_database(
     Raises:
         StorageError: What `corrupt` makes, or the file cannot be opened or written.
     """
+    _refuse_stump(path, corrupt)
     with translated(path, corrupt):
         connection = connect(path)
         try:
@@ -147,6 +160,13 @@ def open_database(
             connection.close()
             raise
     return connection
+
+
+def _refuse_stump(path: Path, corrupt: Callable[[str], StorageError]) -> None:
+    """SQLite takes a file that was cut within its header for an empty one."""
+    size = path.stat().st_size if path.exists() else 0
+    if 0 < size < _HEADER_BYTES:
+        raise corrupt(f"{path}: cut short to {size} bytes")
 
 
 def check_identity(
@@ -167,6 +187,8 @@ def check_identity(
         return 0
     if application_id != schema.application_id:
         raise corrupt(f"{path}: not a file of outcome-exporter; move it out of storage.path")
+    if version < 0:
+        raise corrupt(f"{path}: its format {version} never was")
     if version > schema.version:
         raise corrupt(
             f"{path}: written by a newer version of outcome-exporter (its format {version}, "
@@ -222,6 +244,19 @@ def translated(path: Path, corrupt: Callable[[str], StorageError]) -> Iterator[N
         raise StorageError(
             f"{path}: {error}; check space, permissions and the health of the disk"
         ) from error
+
+
+@contextmanager
+def reading(path: Path, corrupt: Callable[[str], StorageError]) -> Iterator[None]:
+    """As `translated`, around statements that read columns without a look at their types.
+
+    Damage may turn a column's type into another: what then fails is damage.
+    """
+    with translated(path, corrupt):
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            raise corrupt(f"{path}: a column holds what it cannot: {error}") from error
 
 
 def copy_wal(connection: sqlite3.Connection) -> bool:

@@ -8,22 +8,24 @@ while it is written. A checkpoint that fails is counted and tried again: until o
 log keeps everything, and once it is full the senders are asked to wait.
 
 On start the state of the last checkpoint is taken over, and what the log holds beyond it is
-read again; until that is done the exporter is not ready. A START record in the log says that it
-was away, so that a replay knows it too.
+read again; until that is done the exporter is not ready, and shows nothing that could go back. A
+START record in the log says that it was away, so that a replay knows it too; a CLOCK record says
+that the clock moved on though nothing came.
 """
 
 import logging
 import queue
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
 
 from outcome_exporter import __version__, series
-from outcome_exporter.checkpoint import StateStore
+from outcome_exporter.checkpoint import Checkpoint, StateStore
 from outcome_exporter.config import Config
-from outcome_exporter.errors import Overloaded, StorageError
+from outcome_exporter.errors import LogCorrupt, Overloaded, StateCorrupt, StorageError
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import (
     Encoding,
@@ -99,22 +101,33 @@ class Engine:
         self._lock = threading.Lock()
         self._reloads: queue.SimpleQueue[tuple[Config, Future[None]]] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._reload_ok = True
         self._checkpoint_nano = 0
+        self._tried_nano = 0
         self._checkpoint_seconds = 0.0
         self._checkpoint_failures = 0
         self._ready_offset = 0
+        # Loading comes first: it tells whether the ids of SLOs are all there.
+        checkpoint = store.load()
         self._buckets = _Buckets(store, [slo.name for _, slo in config.slos])
         self.pipeline = Pipeline(config, self._buckets)
-        self._recover()
+        self._recover(checkpoint)
 
-    def _recover(self) -> None:
-        checkpoint = self._store.load()
+    def _recover(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None:
             self.pipeline.restore(checkpoint.meta, checkpoint.arrays, checkpoint.offset)
-            self._checkpoint_nano = checkpoint.clock_unix_nano
+            self._checkpoint_nano = self._tried_nano = checkpoint.clock_unix_nano
+        else:
+            self.pipeline.next_offset = self._log.first_offset
+            if self._log.first_offset:
+                logger.warning(
+                    "there is no checkpoint, yet a log that begins at %d: "
+                    "counters begin at 0, and with what it holds",
+                    self._log.first_offset,
+                )
         offset, clock = self.pipeline.next_offset, (self.pipeline.second or 0) * SECOND
         if not self._log.resume(offset, clock):
             logger.warning("the log ends before the checkpoint; it is begun anew at %d", offset)
@@ -136,13 +149,19 @@ class Engine:
     # For whoever looks
 
     def snapshot(self) -> Snapshot:
-        """Every series now."""
-        with self._lock:
-            shown = dict(snapshot(self.pipeline))
+        """Every series now; until the log has been read, only those about the exporter.
+
+        The others would go back to the last checkpoint, which Prometheus takes for a reset.
+        """
+        shown: Snapshot = {}
+        if self._thread is not None and self._unread_records() <= 0:
+            with self._lock:
+                shown = snapshot(self.pipeline)
         offset = self.pipeline.next_offset
         oldest = self._log.oldest_unread_unix_nano(offset)
         lag_seconds = max(self._now() - oldest, 0) / SECOND if oldest else 0.0
-        return shown | {
+        return {
+            **shown,
             series.BUILD_INFO: [Sample((__version__,), 1.0)],
             series.READY: [Sample((), float(self.not_ready() is None))],
             series.LOG_SIZE: [Sample((), float(self._log.size_bytes))],
@@ -160,16 +179,26 @@ class Engine:
             return f"stopped: {self._failure}"
         if self._thread is None:
             return "starting"
-        missing = self._ready_offset - self.pipeline.next_offset
-        if missing > 0:
-            return f"replaying the log: {missing} of its records are left"
+        if self._unread_records() > 0:
+            return f"replaying the log: {self._unread_records()} of its records are left"
         return None
+
+    def _unread_records(self) -> int:
+        """Of those that the log held at the start."""
+        return self._ready_offset - self.pipeline.next_offset
 
     # Life
 
     def start(self) -> None:
-        """Says in the log that the exporter is here, and begins to work."""
-        self._log.append(Kind.START, Encoding.NONE, b"")
+        """Says in the log that the exporter is here, and begins to work.
+
+        Raises:
+            StorageError: The log cannot be written.
+        """
+        try:
+            self._log.append(Kind.START, Encoding.NONE, b"")
+        except Overloaded as refused:
+            raise StorageError(f"the exporter cannot start: {refused}") from refused
         self._ready_offset = self._log.next_offset
         self._thread = threading.Thread(target=self._run, name="pipeline")
         self._thread.start()
@@ -186,10 +215,22 @@ class Engine:
         return self._failure
 
     def reload(self, config: Config) -> None:
-        """Goes on under another configuration; returns once it does."""
+        """Goes on under another configuration; returns once it does.
+
+        Raises:
+            StorageError: The checkpoint that goes before failed, or the exporter has stopped.
+        """
         done: Future[None] = Future()
         self._reloads.put((config, done))
+        if self._ended.is_set():
+            self._refuse_reloads()
         done.result()
+
+    def _refuse_reloads(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                _, done = self._reloads.get_nowait()
+                done.set_exception(StorageError("the exporter has stopped; restart it"))
 
     def reload_failed(self) -> None:
         """The file could not be taken over: said in the series until one can."""
@@ -203,6 +244,9 @@ class Engine:
         except Exception as error:
             logger.exception("the pipeline has stopped")
             self._failure = error
+        finally:
+            self._ended.set()
+            self._refuse_reloads()
 
     def _step(self) -> None:
         while not self._reloads.empty():
@@ -213,10 +257,29 @@ class Engine:
         with self._lock:
             for record in records:
                 self.pipeline.ingest(record)
-            if not records and self._log.quiesce(offset, now):
-                self.pipeline.advance(now)
-        if now - self._checkpoint_nano >= self.pipeline.config.storage.checkpoint:
+        if not records:
+            self._pass_time(offset, now)
+        # The clock may leap back: then, too.
+        if not 0 <= now - self._tried_nano < self.pipeline.config.storage.checkpoint:
             self._checkpoint()
+
+    def _pass_time(self, offset: int, now: int) -> None:
+        """Moves the clock on though nothing came.
+
+        What it settles is shown and must not be taken back: where something may be due the log is
+        told first, so that after a crash it is settled at the same moment, before any grace. Only
+        while the log cannot be written does the clock move on without.
+        """
+        if self.pipeline.is_due(now):
+            try:
+                self._log.append(Kind.CLOCK, Encoding.NONE, b"")
+            except Overloaded as refused:
+                logger.warning("the clock moves on without the log: %s", refused)
+            else:
+                return
+        with self._lock:
+            if self._log.quiesce(offset, now):
+                self.pipeline.advance(now)
 
     def _take_over(self, config: Config, done: "Future[None]") -> None:
         try:
@@ -238,25 +301,37 @@ class Engine:
     def _checkpoint(self, *, must: bool = False) -> None:
         if self.pipeline.second is None:
             return
-        began = self._now()
-        meta, arrays = self.pipeline.dump()
-        fresh = self._buckets.stored(self.pipeline.slos.fresh())
-        offset = self.pipeline.next_offset
+        self._tried_nano = self._now()
         try:
-            self._store.save(offset, self.pipeline.second * SECOND, meta, arrays, fresh)
+            self._save()
+        except (LogCorrupt, StateCorrupt):
+            raise  # trying again would not mend it
         except StorageError:
             logger.exception("the checkpoint failed; the log keeps what it would have held")
             self._checkpoint_failures += 1
-            self._checkpoint_nano = began
             if must:
                 raise
-            return
+        else:
+            self._checkpoint_nano = self._tried_nano
+            self._checkpoint_seconds = (self._now() - self._tried_nano) / SECOND
+
+    def _save(self) -> None:
+        assert self.pipeline.second is not None
+        meta, arrays = self.pipeline.dump()
+        fresh = self._buckets.stored(self.pipeline.slos.fresh())
+        offset = self.pipeline.next_offset
+        second = self.pipeline.second
+        self._store.save(
+            offset,
+            second * SECOND,
+            meta,
+            arrays,
+            fresh,
+            keep_from=second // 60 - self._retention() // MINUTE,
+        )
         with self._lock:
             self.pipeline.slos.flushed()
         self._log.trim(offset)
-        self._store.prune(self.pipeline.second // 60 - self._retention() // MINUTE)
-        self._checkpoint_nano = began
-        self._checkpoint_seconds = (self._now() - began) / SECOND
 
     def _retention(self) -> int:
         config = self.pipeline.config

@@ -38,7 +38,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import zstandard
@@ -52,11 +52,19 @@ from outcome_exporter.database import (
     copy_wal,
     is_damage,
     open_database,
+    reading,
     transaction,
     translated,
 )
 from outcome_exporter.errors import LogCorrupt, Overloaded, StorageError
-from outcome_exporter.model import Encoding, EventBatch, Kind, Record, SpanBatch
+from outcome_exporter.model import (
+    OWN_KINDS,
+    Encoding,
+    EventBatch,
+    Kind,
+    Record,
+    SpanBatch,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -220,15 +228,13 @@ class LogReader:
     @property
     def first_offset(self) -> int:
         """Of the oldest record, or `next_offset`."""
-        return int(self._one("SELECT coalesce((SELECT min(offset) FROM record), offset) FROM head"))
+        return self._one("SELECT coalesce((SELECT min(offset) FROM record), offset) FROM head")
 
     @property
     def next_offset(self) -> int:
         """One more than that of the newest record."""
-        return int(
-            self._one(
-                "SELECT max(offset, coalesce((SELECT max(offset) + 1 FROM record), 0)) FROM head"
-            )
+        return self._one(
+            "SELECT max(offset, coalesce((SELECT max(offset) + 1 FROM record), 0)) FROM head"
         )
 
     def read(self, offset: int, *, max_bytes: int) -> list[Record]:
@@ -254,7 +260,7 @@ class LogReader:
 
     def place(self, offset: int) -> tuple[int, int] | None:
         """Position and arrival of a record; None where there is none."""
-        with self._lock, translated(self._path, _corrupt_at(offset)):
+        with self._lock, reading(self._path, _corrupt_at(offset)):
             row = self._connection.execute(
                 "SELECT position, arrival FROM record WHERE offset = ?", (offset,)
             ).fetchone()
@@ -265,16 +271,16 @@ class LogReader:
         with self._lock:
             self._connection.close()
 
-    def _one(self, query: str) -> Any:  # noqa: ANN401 - whatever the query selects
-        with self._lock, translated(self._path, _corrupt_file):
-            return self._connection.execute(query).fetchone()[0]
+    def _one(self, query: str) -> int:
+        with self._lock, reading(self._path, _corrupt_file):
+            return int(self._connection.execute(query).fetchone()[0])
 
     def _rows(self, offset: int, max_bytes: int) -> list[_Row]:
         # All rows are taken before any is unpacked: a cursor that stays open keeps the writer
         # from using the start of its WAL again.
         rows: list[_Row] = []
         size = 0
-        with self._lock, translated(self._path, _corrupt_at(offset)):
+        with self._lock, reading(self._path, _corrupt_at(offset)):
             query = "SELECT * FROM record WHERE offset >= ? ORDER BY offset"
             with closing(self._connection.execute(query, (offset,))) as cursor:
                 try:
@@ -299,8 +305,15 @@ class LogReader:
             good = False
         if not good or (before and before[-1].arrival_unix_nano >= row.arrival):
             raise corrupt(f"{self._path}: the record's checksum differs")
+        try:
+            kind, encoding = Kind(row.kind), Encoding(row.encoding)
+        except ValueError as error:
+            raise corrupt(
+                f"{self._path}: written by a newer version of outcome-exporter ({error}); "
+                "run that version"
+            ) from error
         payload = self._codec.decompressor.decompress(row.payload) if row.packed else row.payload
-        return Record(offset, row.arrival, Kind(row.kind), Encoding(row.encoding), payload)
+        return Record(offset, row.arrival, kind, encoding, payload)
 
 
 class DurableLog:
@@ -338,7 +351,7 @@ class DurableLog:
         try:
             self._connection = open_database(self._path, SCHEMA, _corrupt_file)
             try:
-                with translated(self._path, _corrupt_file):
+                with reading(self._path, _corrupt_file):
                     self._take_stock()
                 self._disk = LogReader(self._path)
             except BaseException:
@@ -434,12 +447,14 @@ class DurableLog:
 
         Raises:
             Overloaded: There is no room, the disk is full or fails, or the log is closed. It was
-                not acknowledged; the sender is to try again.
+                not acknowledged; the sender is to try again. For want of configured room only
+                senders are refused: the exporter's own records, which are empty, let it go on.
         """
         cost = len(payload) + _RECORD_OVERHEAD_BYTES
         with self._lock:
             self._refuse_if_stopped()
-            self._refuse_if_full(len(payload), cost)
+            if kind not in OWN_KINDS:
+                self._refuse_if_full(len(payload), cost)
             self._in_flight += cost
         queued = False
         try:
@@ -577,6 +592,8 @@ class DurableLog:
             before = min(before_offset, self._next_offset)
             self._tail.drop_before(before)
             end = self._next_position
+            self._trimming = self._stored_first < self._first_offset  # where it was interrupted
+            self._work.notify()
         cut = before
         if self._keep_nanoseconds:
             oldest = self._now() - self._keep_nanoseconds
@@ -588,7 +605,7 @@ class DurableLog:
             return
         place = self._place(cut)
         with self._lock:
-            self._first_position = self._next_position if place is None else place[0]
+            self._first_position = end if place is None else place[0]
             self._first_offset = cut
             self._trimming = True
             self._work.notify()

@@ -32,6 +32,12 @@ class Kind(IntEnum):
     """ExportLogsServiceRequest, protobuf."""
     CLOUDEVENTS = 3
     """A JSON array of CloudEvents in structured mode."""
+    CLOCK = 9
+    """Nothing came, and something was due: empty. Replays settle it at the same moment."""
+
+
+OWN_KINDS = frozenset({Kind.START, Kind.CLOCK})
+"""What the exporter writes itself; all else came from senders."""
 
 
 class Encoding(IntEnum):

@@ -19,6 +19,7 @@ from outcome_exporter.errors import StateCorrupt
 from outcome_exporter.events import decode_cloudevents, decode_logs
 from outcome_exporter.kernels.wire import decode_spans, wanted_keys
 from outcome_exporter.model import (
+    OWN_KINDS,
     BusinessEvent,
     EventBatch,
     Kind,
@@ -112,7 +113,7 @@ class Pipeline:
         self.next_offset = record.offset + 1
 
     def _decoded(self, record: Record) -> SpanBatch | EventBatch | None:
-        if record.kind is Kind.START:
+        if record.kind in OWN_KINDS:
             return None
         # What was decoded for another configuration has other attributes.
         match record.decoded:
@@ -163,6 +164,14 @@ class Pipeline:
             due = self.traces.next_due(self.second, target)
             self.second = self.outcomes.next_due(self.second, due)
             self._tick()
+
+    def is_due(self, now_unix_nano: int) -> bool:
+        """Whether moving the clock to `now_unix_nano` may settle something."""
+        if self.second is None:
+            return False
+        until = now_unix_nano // SECOND + 1
+        due = self.outcomes.next_due(self.second, self.traces.next_due(self.second, until))
+        return due < until
 
     def _tick(self) -> None:
         assert self.second is not None

@@ -16,10 +16,10 @@ from outcome_exporter import check
 from outcome_exporter.checkpoint import StateStore
 from outcome_exporter.config import Config
 from outcome_exporter.engine import Engine
-from outcome_exporter.errors import ConfigError, Problem, StorageError
+from outcome_exporter.errors import ConfigError, OutcomeExporterError, Problem, StorageError
 from outcome_exporter.intake import DurableIntake
 from outcome_exporter.log import DurableLog
-from outcome_exporter.model import Kind, Snapshot
+from outcome_exporter.model import OWN_KINDS, Kind, Snapshot
 from outcome_exporter.receive import http
 from outcome_exporter.receive.counters import ReceiverCounters
 from outcome_exporter.receive.grpc import GrpcReceiver
@@ -62,7 +62,7 @@ class Server:
         limit = config.receivers.otlp.max_request
         intake = DurableIntake(
             self._log.append,
-            {kind: partial(self._engine.decode, kind) for kind in Kind if kind is not Kind.START},
+            {kind: partial(self._engine.decode, kind) for kind in Kind if kind not in OWN_KINDS},
             max_request_bytes=limit,
             admit=self._engine.admit,
         )
@@ -92,10 +92,11 @@ class Server:
             ListenError: An address is taken.
         """
         page = self._page.start()
+        logger.info("metrics and page on port %d", page)
         warm_up(self._engine.pipeline.config)
         self._engine.start()
         self.ports = (page, *(receiver.start() for receiver in self._receivers))
-        logger.info("metrics and page on port %d, OTLP on %d (gRPC) and %d (HTTP)", *self.ports)
+        logger.info("OTLP on port %d (gRPC) and %d (HTTP)", *self.ports[1:])
 
     def stop(self) -> None:
         """Finishes what was begun, checkpoints, and lets everything go."""
@@ -111,6 +112,7 @@ class Server:
 
         Raises:
             ConfigError: It cannot work, or needs a restart; the running one stays.
+            StorageError: The checkpoint before it failed; the running one stays.
         """
         try:
             config = check.load(self._config_path).config
@@ -170,7 +172,7 @@ def serve(config_path: Path) -> None:
                 asked.clear()
                 try:
                     server.reload()
-                except ConfigError as error:
+                except OutcomeExporterError as error:
                     logger.error("not reloaded:\n%s", error)  # noqa: TRY400 - no bug, no traceback
     finally:
         server.stop()

@@ -29,7 +29,7 @@ from starlette.routing import Route
 
 from outcome_exporter import page
 from outcome_exporter.config import Config
-from outcome_exporter.errors import ConfigError
+from outcome_exporter.errors import OutcomeExporterError
 from outcome_exporter.exposition import (
     CONTENT_TYPE_OPENMETRICS,
     CONTENT_TYPE_TEXT,
@@ -66,8 +66,8 @@ def metrics_app(
     Args:
         snapshot: Every series now. Called from threads.
         ready: None, or why not yet and how far the replay has come. Must not block.
-        reload: Takes over the configuration file as it is now, or raises ConfigError; then the
-            running configuration stays. Called from a thread, never twice at once.
+        reload: Takes over the configuration file as it is now, or raises an error of ours; then
+            the running configuration stays. Called from a thread, never twice at once.
         config: The running configuration.
         now: Nanoseconds since 1970.
     """
@@ -148,7 +148,7 @@ class _Site:
         async with self._reloading:
             try:
                 await run_in_threadpool(self._reload)
-            except ConfigError as error:
+            except OutcomeExporterError as error:
                 # 500, as Prometheus answers: what watches the file knows what it means.
                 return _text(
                     f"not reloaded, the running configuration stays:\n{error}",
