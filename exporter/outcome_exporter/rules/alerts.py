@@ -5,6 +5,7 @@ their reason. What compares now with before (silent failures, the join rate) fir
 that is common to that journey, since a journey of days loses attempts in its usual course.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from textwrap import indent
@@ -76,59 +77,44 @@ _BURN_NAMES: tuple[tuple[burn.Severity, str], ...] = (
 def burn_alerts() -> Iterator[Alert]:
     """The burn alerts for any number of SLOs."""
     for severity, name in _BURN_NAMES:
-        yield _burn(name, severity, _with_info(_burns(severity, "")))
-    spent = f"max by ({KEPT}, slo) (slo_error_budget_remaining_ratio) <= 0"
-    yield _spent(_with_info(f"({spent})"))
+        yield _burn(name, severity)
+    spent = f"(max by ({KEPT}, slo) (slo_error_budget_remaining_ratio) <= 0)\n"
+    yield _spent(burning.with_info(spent))
 
 
 def slo_burn_alerts(journey: Journey, slo: Slo) -> Iterator[Alert]:
     """The burn alerts of one SLO by name."""
-    labels = (
-        ("journey", journey.name),
-        ("owner", slo.owner or journey.owner),
-        ("slo", slo.name),
-    )
     for severity, name in _BURN_NAMES:
         if any(tier.severity == severity for tier in slo.tiers):
-            yield _burn(name, severity, _burns(severity, f',slo="{slo.name}"') + "\n", labels)
-    remaining = f'slo_error_budget_remaining_ratio{{slo="{slo.name}"}}'
-    yield _spent(f"max by ({KEPT}, slo) ({remaining}) <= 0\n", labels)
+            yield _burn(name, severity, slo.name)
+    spent = f'max by ({KEPT}, slo) (slo_error_budget_remaining_ratio{{slo="{slo.name}"}}) <= 0'
+    for label, value in (("journey", journey.name), ("owner", slo.owner or journey.owner)):
+        # JSON quotes as PromQL does.
+        spent = f'label_replace({spent}, "{label}", {json.dumps(value)}, "", "")'
+    yield _spent(spent + "\n", slo.name)
 
 
-def _burns(severity: burn.Severity, selector: str) -> str:
-    burns = f'{burning.RECORD}{{severity="{severity}"{selector}}}'
-    if severity == "page":
-        return burns
-    page = f'{burning.RECORD}{{severity="page"{selector}}}'
-    return f"({burns} unless on ({KEPT}, slo) {page})"
-
-
-def _with_info(expr: str) -> str:
-    return f"""\
-{expr}
-* on ({KEPT}, slo) group_left (journey, owner)
-  max by ({KEPT}, slo, journey, owner) (slo_info)
-"""
-
-
-def _burn(
-    name: str, severity: burn.Severity, expr: str, labels: tuple[tuple[str, str], ...] = ()
-) -> Alert:
+def _burn(name: str, severity: burn.Severity, slo: str = "") -> Alert:
+    selector = f',slo="{slo}"' if slo else ""
+    expr = f'{burning.RECORD}{{severity="{severity}"{selector}}}\n'
+    if severity == "ticket":
+        page = f'{burning.RECORD}{{severity="page"{selector}}}'
+        expr += f"unless on ({KEPT}, slo)\n  {page}\n"
     return Alert(
         name,
         severity,
         expr,
-        summary=messages.burning(),
+        summary=messages.burning(severity),
         description=_lines(
             messages.slo_counts() + messages.pain(), messages.budget(), _WHAT_HAPPENED
         ),
         runbook_url=messages.SLO_RUNBOOK,
         variables=("journey", "slo"),
-        labels=labels,
+        labels=(("slo", slo),) if slo else (),
     )
 
 
-def _spent(expr: str, labels: tuple[tuple[str, str], ...] = ()) -> Alert:
+def _spent(expr: str, slo: str = "") -> Alert:
     return Alert(
         "OutcomeBudgetSpent",
         "ticket",
@@ -139,7 +125,7 @@ def _spent(expr: str, labels: tuple[tuple[str, str], ...] = ()) -> Alert:
         ),
         runbook_url=messages.SLO_RUNBOOK,
         variables=("journey", "slo"),
-        labels=labels,
+        labels=(("slo", slo),) if slo else (),
     )
 
 

@@ -1,6 +1,7 @@
 """When an error budget burns: one recording rule, from which the burn alerts read.
 
-    slo:alert_burn_rate:max{slo, severity} = highest burn rate of the long windows whose tier fires
+    slo:alert_burn_rate:max{slo, severity, journey, owner}
+        = highest burn rate of the long windows whose tier fires
 
 A tier fires where both of its windows burn above its threshold and the long one holds enough bad
 events. Recording the highest of them makes tiers inhibit each other: when a problem moves from the
@@ -22,9 +23,7 @@ place must not make a new alert."""
 _TARGET = f"{KEPT}, instance"
 
 
-def generic() -> str:
-    """For every SLO that is shown, with the thresholds that are shown."""
-    return f"""\
+_BURNS = f"""\
 max by ({KEPT}, slo, severity) (
     (
         label_replace(slo_burn_rate, "long_window", "$1", "window", "(.+)")
@@ -47,6 +46,19 @@ max by ({KEPT}, slo, severity) (
 """
 
 
+def generic() -> str:
+    """For every SLO that is shown, with the thresholds that are shown."""
+    return _BURNS + with_info("")
+
+
+def with_info(expr: str) -> str:
+    """An expression with the journey and the owner of its SLO."""
+    return f"""\
+{expr}* on ({KEPT}, slo) group_left (journey, owner)
+  max by ({KEPT}, slo, journey, owner) (slo_info)
+"""
+
+
 def explicit(config: Config, slo: Slo, severity: burn.Severity) -> str:
     """For one SLO by name, its thresholds written out; empty where no tier can fire."""
     tiers = [_tier(config, slo, tier) for tier in slo.tiers if tier.severity == severity]
@@ -56,7 +68,7 @@ def explicit(config: Config, slo: Slo, severity: burn.Severity) -> str:
 
 def _tier(config: Config, slo: Slo, tier: burn.Tier) -> str:
     long, short = format_duration(tier.long_window), format_duration(tier.short_window)
-    threshold = f"{tier.threshold(slo.window):.12g}"
+    threshold = repr(tier.threshold(slo.window))
     return f"""\
     (
         slo_burn_rate{{slo="{slo.name}",window="{long}"}} > {threshold}

@@ -70,11 +70,12 @@ def _recordings(config: Config, per_slo: bool) -> Iterator[_RULE]:  # noqa: FBT0
     if not per_slo:
         yield _recording(burning.RECORD, burning.generic(), {})
         return
-    for _, slo in config.slos:
+    for journey, slo in config.slos:
+        about = {"slo": slo.name, "journey": journey.name, "owner": slo.owner or journey.owner}
         for severity in ("page", "ticket"):
             expr = burning.explicit(config, slo, severity)
             if expr:
-                yield _recording(burning.RECORD, expr, {"severity": severity, "slo": slo.name})
+                yield _recording(burning.RECORD, expr, {"severity": severity, **about})
 
 
 def _burns(config: Config, per_slo: bool) -> Iterator[_RULE]:  # noqa: FBT001

@@ -72,25 +72,26 @@ SLO_TITLE = label("slo_info{slo=%q}", "$labels.slo", "title", "{{ $labels.slo }}
 SLO_RUNBOOK = label("slo_info{slo=%q}", "$labels.slo", "runbook_url")
 
 
-def burning() -> str:
-    """``4.2 % of attempts failed in the last 1h, 14x faster than the error budget allows``.
+def burning(severity: str) -> str:
+    """``4.2 % of attempts failed in the last 1h, 14x what the budget allows``.
 
     The alert's value is the burn rate of a tier's long window, so the share and the window follow
-    from it.
+    from it. Several windows may burn alike; then the first by its name is said.
     """
     share = one(
         "100 * %v * (1 - slo_objective_ratio{slo=%q})", "$value $labels.slo", PERCENT, "too many"
     )
-    window = label(
+    window = found(
         "slo_burn_rate{slo=%q} == %v and on (slo, window) label_replace("
-        'slo_alert_burn_rate_threshold, "window", "$1", "long_window", "(.+)")',
+        f'slo_alert_burn_rate_threshold{{severity="{severity}"}}, '
+        '"window", "$1", "long_window", "(.+)")',
         "$labels.slo $value",
-        "window",
+        '{{ . | sortByLabel "window" | first | label "window" }}',
         "hour",
     )
     return (
         f"{SLO_TITLE}: {share} of attempts failed in the last {window}, "
-        f"{times('$value')} faster than the error budget of {{{{ $labels.slo }}}} allows"
+        f"{times('$value')} what the error budget of {{{{ $labels.slo }}}} allows"
     )
 
 
@@ -124,7 +125,7 @@ def budget() -> str:
     return found(
         "-100 * (slo_error_budget_remaining_ratio{slo=%q} <= 0)",
         "$labels.slo",
-        f"Error budget: spent, and overspent by {{{{ . | {VALUE} | {PERCENT} }}}}.",
+        f"Error budget: spent, and overspent by {{{{ . | {VALUE} | {COUNT} }}}} %.",
         f"Error budget: {left} left, gone in {gone} at the rate of the last 6 hours.",
     )
 
