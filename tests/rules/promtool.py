@@ -28,8 +28,12 @@ def verify(
     expected: Expected,
     *,
     interval: str = "1m",
+    queries: Mapping[tuple[str, str], Mapping[str, float]] | None = None,
 ) -> None:
-    """Fails with promtool's own words where other alerts fire, or say something else."""
+    """Fails with promtool's own words where other alerts fire, or say something else.
+
+    `queries` holds, by time and PromQL, the value of every series that is found.
+    """
     (folder / "rules.yaml").write_text(rules, encoding="utf-8")
     tests = {
         "rule_files": ["rules.yaml"],
@@ -51,6 +55,14 @@ def verify(
                         ],
                     }
                     for (at, name), alerts in expected.items()
+                ],
+                "promql_expr_test": [
+                    {
+                        "eval_time": at,
+                        "expr": expr,
+                        "exp_samples": [{"labels": s, "value": v} for s, v in samples.items()],
+                    }
+                    for (at, expr), samples in (queries or {}).items()
                 ],
             }
         ],

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from outcome_exporter import config
-from outcome_exporter.rules import files
 from tests.programs import require
 from tests.rules import timeline
 from tests.rules.promtool import Firing, verify
+
+from outcome_exporter import config
+from outcome_exporter.rules import files
 
 ROOT = Path(__file__).parents[2]
 CONFIG = config.load(ROOT / "examples" / "checkout.yaml")
@@ -557,8 +557,10 @@ SELF = {
         },
         {},
         "outcome-exporter is 1m 30s behind",
-        "It receives more than it can judge; alerts about customers come late by as much. 3MiB "
-        "wait in its log.",
+        (
+            "It receives more than it can judge; alerts about customers come late by as much. 3MiB "
+            "wait in its log."
+        ),
     ),
     "OutcomeExporterRefusesData": (
         {
@@ -583,30 +585,38 @@ SELF = {
         },
         {"receiver": "grpc", "signal": "traces", "result": "overloaded"},
         "outcome-exporter refuses traces: overloaded",
-        "60 requests over grpc in 10 minutes. Senders try again where it is overloaded or failed; "
-        "what is invalid or too large is lost, and its senders' logs say why.",
+        (
+            "60 requests over grpc in 10 minutes. Senders try again where it is overloaded or "
+            "failed; what is invalid or too large is lost, and its senders' logs say why."
+        ),
     ),
     "OutcomeExporterCardinalityCapped": (
         {timeline.series("outcome_exporter_overflow_total", what="label_value"): "0x10 0+1x50"},
         {"what": "label_value"},
         "outcome-exporter reached a limit: label_value",
-        "29 in the last hour. Label values beyond it read `other`, and what is remembered to tell "
-        "duplicates is forgotten early. Raise the limit under `limits`, or keep fewer labels.",
+        (
+            "29 in the last hour. Label values beyond it read `other`, and what is remembered to "
+            "tell duplicates is forgotten early. Raise the limit under `limits`, or keep fewer labels."
+        ),
     ),
     "OutcomeExporterCheckpointFails": (
         {timeline.series("outcome_exporter_checkpoint_failures_total"): "0+1x60"},
         {},
         "outcome-exporter cannot write its checkpoint",
-        "Nothing is lost: its log keeps what the checkpoint would hold. But the log grows, and a "
-        "restart takes longer. Is the disk full?",
+        (
+            "Nothing is lost: its log keeps what the checkpoint would hold. But the log grows, and "
+            "a restart takes longer. Is the disk full?"
+        ),
     ),
     "OutcomeExporterClockSkew": (
         {timeline.series("outcome_exporter_skewed_times_total", what="span_ahead"): "0+2x60"},
         {"what": "span_ahead"},
         "Times that cannot be: span_ahead",
-        "80 in the last hour. A sender's clock is wrong, or it delivers what is older than the "
-        "longest window. Times ahead are taken as their arrival's; what is too old is in no "
-        "window.",
+        (
+            "80 in the last hour. A sender's clock is wrong, or it delivers what is older than the "
+            "longest window. Times ahead are taken as their arrival's; what is too old is in no "
+            "window."
+        ),
     ),
     "OutcomeExporterConfigRefused": (
         {timeline.series("outcome_exporter_config_last_reload_successful"): "1x10 0x50"},
