@@ -596,7 +596,8 @@ SELF = {
         "outcome-exporter reached a limit: label_value",
         (
             "29 in the last hour. Label values beyond it read `other`, and what is remembered to "
-            "tell duplicates is forgotten early. Raise the limit under `limits`, or keep fewer labels."
+            "tell duplicates is forgotten early. Raise the limit under `limits`, or keep fewer "
+            "labels."
         ),
     ),
     "OutcomeExporterCheckpointFails": (
