@@ -8,7 +8,8 @@ generates for the same SLOs. Shown are the rules' own duration as Prometheus mea
 of the last evaluation of every group), and the samples that one evaluation reads, as the query
 API counts them. Sloth reads two counters an SLO, the least there can be; it usually reads one per
 instance and status code. Its windows of days find only the hours that were written, so that its
-figures are too good.
+figures are too good. Durations are by the clock: where processors are busy, thousands of groups
+wait for each other, which makes them longer than the work is; samples read do not depend on that.
 
 **Detection.** Errors begin at once at one rate, for an SLO of 99.9 % over 30 days: minutes until
 the rules fire, budget spent by then, minutes until they no longer would once the errors ended.
