@@ -50,6 +50,7 @@ PROGRAMS = {
     "node": Program(("node", "nodejs"), debian="nodejs"),
     "npm": Program(("npm",), debian="npm"),
     "go": Program(("go",), debian="golang-go"),
+    "sloth": Program(("sloth",), go="github.com/slok/sloth/cmd/sloth@v0.16.0"),
     "helm": Program(("helm",), go="helm.sh/helm/v3/cmd/helm@v3.21.4"),
 }
 

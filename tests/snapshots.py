@@ -247,6 +247,7 @@ def _promise(journey: Journey, slo: Slo, traffic: Traffic) -> dict[Family, list[
             )
             for tier in burn.TIERS
         ],
+        series.SLO_ALERT_MIN_BAD: [Sample((name,), 3.0)],
         series.SLO_TRAFFIC_STATE: [
             Sample((name, each), float(each == state)) for each in ("normal", "low", "none")
         ],
@@ -302,6 +303,10 @@ def _outcomes(
             Sample(("checkout", outcome, window), count * scale)
             for (outcome, window), count in users.items()
         ],
+        series.JOURNEY_INFO: [
+            Sample((j.name, j.owner, j.title or j.name, j.runbook), 1.0) for j in CONFIG.journeys
+        ],
+        series.VALUE_THRESHOLD: [Sample(("checkout", "USD"), 10_000.0)],
         series.PENDING_ATTEMPTS: [
             Sample(("search",), 12 * scale),
             Sample(("checkout",), 173 * scale),

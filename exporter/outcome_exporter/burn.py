@@ -29,7 +29,7 @@ class Tier:
     long_window: int
     """Nanoseconds."""
     short_window: int
-    """Nanoseconds; a twelfth of the long one."""
+    """Nanoseconds; a twelfth of the long one in `TIERS`."""
     budget_share: Fraction
     """Share of the whole error budget that the long window may spend."""
 

@@ -73,6 +73,7 @@ def check(configuration: Config) -> list[Problem]:
             for problem in _journey(journey, f"journeys[{index}]", configuration)
         ),
         *_retention(configuration),
+        *_value_at_risk(configuration),
     ]
 
 
@@ -252,6 +253,9 @@ def _good(slo: Slo, journey: Journey, path: str) -> Iterator[Problem]:
 
 
 def _tiers(slo: Slo, path: str) -> Iterator[Problem]:
+    if slo.alerts.tiers:
+        yield from _own_tiers(slo, f"{path}.alerts.tiers")
+        return
     if not any(tier.severity == "page" for tier in slo.tiers):
         yield _no_page(slo, path)
         return
@@ -275,6 +279,41 @@ def _tiers(slo: Slo, path: str) -> Iterator[Problem]:
                 f"more slowly than 1 outlasts its {window}",
                 "use 28d or 30d",
             )
+
+
+def _own_tiers(slo: Slo, path: str) -> Iterator[Problem]:
+    """Problems of tiers that somebody chose: one that cannot fire is a mistake, no matter which."""
+    seen: set[tuple[str, int, int]] = set()
+    for index, tier in enumerate(slo.wanted_tiers):
+        place, window = f"{path}[{index}]", format_duration(slo.window)
+        for key in ("long_window", "short_window"):
+            length = getattr(tier, key)
+            if not length or length % MINUTE:
+                problem = f"{format_duration(length)} is no whole number of minutes"
+                yield Problem(f"{place}.{key}", problem, "use 1h, or 5m")
+        if not tier.long_window:
+            continue
+        if tier.short_window >= tier.long_window:
+            problem = "is no shorter than the long window, so that it says nothing new"
+            yield Problem(f"{place}.short_window", problem, "use a twelfth of the long one")
+        if tier.long_window > slo.window:
+            problem = f"looks back further than the SLO's window, {window}"
+            yield Problem(f"{place}.long_window", problem, f"use at most {window}")
+        elif tier not in slo.tiers:
+            yield Problem(
+                f"{place}.budget",
+                f"no error rate can reach it: it fires at a burn rate of "
+                f"{tier.threshold(slo.window):.4g}, and errors of 100 % reach "
+                f"{float(1 / slo.budget):.4g}",
+                "use a smaller share of the budget, or a longer window",
+            )
+        windows = (tier.severity, tier.long_window, tier.short_window)
+        if windows in seen:
+            yield Problem(place, f"the {_tier_name(tier)} stands here twice", "keep one of them")
+        seen.add(windows)
+    if not any(tier.severity == "page" for tier in slo.wanted_tiers):
+        problem = "none of them pages: nobody is woken, even by a total outage"
+        yield _warning(path, problem, "add one")
 
 
 def _no_page(slo: Slo, path: str) -> Problem:
@@ -324,6 +363,14 @@ def _retention(configuration: Config) -> Iterator[Problem]:
             f"{format_duration(longest)}",
             "remove it, or use at least that and a day",
         )
+
+
+def _value_at_risk(configuration: Config) -> Iterator[Problem]:
+    counted = {journey.value.currency for journey in configuration.journeys if journey.value}
+    for currency in configuration.alerts.value_at_risk:
+        if currency not in counted:
+            problem = f"no journey counts money in {currency}: nothing will page"
+            yield _warning(f"alerts.value_at_risk.{currency}", problem, "add a journey's `value`")
 
 
 def summary(configuration: Config, *, file: str) -> Iterator[str]:

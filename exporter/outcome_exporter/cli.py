@@ -9,6 +9,7 @@ import importlib
 import json
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +101,65 @@ def check(config: ConfigFile) -> None:
         _print_problem(str(config), warning)
     for line in checks.summary(checked.config, file=str(config)):
         typer.echo(line)
+
+
+generate = typer.Typer(
+    name="generate", no_args_is_help=True, help="Write what stands beside the exporter."
+)
+app.add_typer(generate)
+
+Folder = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write to.")
+]
+CheckOnly = Annotated[
+    bool, typer.Option("--check", help="Write nothing; exit code 1 where the files differ.")
+]
+
+
+class RuleFormat(StrEnum):
+    """Who reads the rules."""
+
+    PROMETHEUS = "prometheus"
+    OPERATOR = "operator"
+
+
+@generate.command()
+def rules(
+    *,
+    config: ConfigFile,
+    output: Folder,
+    check_only: CheckOnly = False,
+    per_slo: Annotated[
+        bool, typer.Option("--per-slo", help="Burn alerts for each SLO by name.")
+    ] = False,
+    form: Annotated[
+        RuleFormat, typer.Option("--format", help="For Prometheus, or its operator's resource.")
+    ] = RuleFormat.PROMETHEUS,
+) -> None:
+    """Write alerts and recording rules for Prometheus.
+
+    By default they serve any number of SLOs: they read the thresholds that the exporter shows, and
+    need to be written again only when `alerts` in the configuration changes.
+    """
+    from outcome_exporter import check as checks  # noqa: PLC0415  # see above
+    from outcome_exporter.rules import files  # noqa: PLC0415  # see above
+
+    texts = files.rules(checks.load(config).config, per_slo=per_slo, form=form.value)
+    _write_or_compare(texts, output, check_only=check_only)
+
+
+def _write_or_compare(texts: dict[str, str], folder: Path, *, check_only: bool) -> None:
+    from outcome_exporter.rules import files  # noqa: PLC0415  # see above
+
+    if not check_only:
+        for path in files.write(texts, folder):
+            typer.echo(path)
+        return
+    differing = files.stale(texts, folder)
+    for path in differing:
+        typer.secho(f"{path} differs; run this without --check", err=True, fg=typer.colors.RED)
+    if differing:
+        raise typer.Exit(1)
 
 
 @app.command()

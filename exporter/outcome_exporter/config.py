@@ -343,26 +343,66 @@ class Good(Model):
         return self
 
 
-def _percent(value: object) -> Decimal:
+def _percent(value: object, *, remedy: str) -> Decimal:
     # YAML reads 99.9 as a binary float; its shortest text is what the author wrote.
     try:
         percent = Decimal("nan" if isinstance(value, bool) else str(value))
     except ArithmeticError:
         percent = Decimal("nan")
     if not percent.is_finite() or percent <= 0:
-        remedy = "write the share that must be good like 99.9"
         raise ValueError(f"{wording.shown(value)} is no percentage; {remedy}")
+    return percent
+
+
+def _objective(value: object) -> Decimal:
+    percent = _percent(value, remedy="write the share that must be good like 99.9")
     if percent > OBJECTIVE_MAX:
         room = "no error budget" if percent >= 100 else "too little error budget"  # noqa: PLR2004
         raise ValueError(f"{value} leaves {room}; use at most {OBJECTIVE_MAX}")
     return percent
 
 
+def _budget_share(value: object) -> Decimal:
+    percent = _percent(value, remedy="write the share of the budget like 2")
+    if percent > 100:  # noqa: PLR2004
+        raise ValueError(f"{value} is more than the whole budget; use at most 100")
+    return percent
+
+
+class AlertTier(Model):
+    """A pair of windows that must both burn for an alert."""
+
+    severity: Literal["page", "ticket"] = Field(examples=["page"])
+    long_window: Duration = Field(examples=["1h"])
+    short_window: Duration = Field(examples=["5m"])
+    """An alert ends about this long after the errors."""
+    budget: Annotated[
+        Decimal,
+        BeforeValidator(_budget_share),
+        PlainSerializer(float, return_type=float),
+        WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 100}),
+    ] = Field(examples=[2])
+    """Percent of the error budget that the long window may spend."""
+
+    @property
+    def tier(self) -> burn.Tier:
+        """The same, as the formulas take it."""
+        share = Fraction(self.budget) / 100
+        return burn.Tier(self.severity, self.long_window, self.short_window, share)
+
+
+class SloAlerts(Model):
+    min_bad_events: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """In place of `alerts.min_bad_events`."""
+    tiers: tuple[AlertTier, ...] = ()
+    """In place of the usual four, all of them."""
+
+
 class Slo(Model):
     name: Name = Field(examples=["checkout-success"])
     objective: Annotated[
         Decimal,
-        BeforeValidator(_percent),
+        BeforeValidator(_objective),
         PlainSerializer(float, return_type=float),
         WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": float(OBJECTIVE_MAX)}),
     ] = Field(examples=[99.5])
@@ -372,6 +412,7 @@ class Slo(Model):
     title: Text | None = None
     owner: Text | None = None
     runbook: Url | None = None
+    alerts: SloAlerts = SloAlerts()
 
     @property
     def objective_ratio(self) -> float:
@@ -388,6 +429,11 @@ class Slo(Model):
         return 1 - Fraction(self.objective) / 100
 
     @property
+    def wanted_tiers(self) -> tuple[burn.Tier, ...]:
+        """Alert tiers as configured, whether or not they can fire."""
+        return tuple(given.tier for given in self.alerts.tiers) or burn.TIERS
+
+    @property
     def tiers(self) -> tuple[burn.Tier, ...]:
         """Alert tiers that can fire.
 
@@ -396,7 +442,7 @@ class Slo(Model):
         """
         return tuple(
             tier
-            for tier in burn.TIERS
+            for tier in self.wanted_tiers
             if tier.long_window <= self.window
             and tier.budget_share * self.window * self.budget < tier.long_window
         )
@@ -404,7 +450,7 @@ class Slo(Model):
     @property
     def windows(self) -> tuple[int, ...]:
         """Every window the SLO shows, in nanoseconds, ascending."""
-        tiers = (w for tier in burn.TIERS for w in (tier.long_window, tier.short_window))
+        tiers = (w for tier in self.wanted_tiers for w in (tier.long_window, tier.short_window))
         return tuple(sorted({*burn.WINDOWS, self.window, *tiers}))
 
 
@@ -427,6 +473,43 @@ class Journey(Model):
     slos: tuple[Slo, ...] = ()
 
 
+class Severities(Model):
+    """What Alertmanager's label `severity` says."""
+
+    page: Text = "page"
+    """Wakes somebody now."""
+    ticket: Text = "ticket"
+    """Is for working hours."""
+
+
+class Alerts(Model):
+    """What `generate rules` writes, and the thresholds that the rules read as series."""
+
+    min_bad_events: int = Field(default=3, strict=True, ge=1)
+    """Bad events in a tier's long window below which it stays silent."""
+    value_at_risk: dict[Currency, Annotated[int, Field(strict=True, ge=1)]] = Field(
+        default={},
+        examples=[{"USD": 10_000}],
+        json_schema_extra={"propertyNames": {"pattern": f"^{_CURRENCY}$"}},
+    )
+    """Money of bad outcomes in an hour above which a journey pages; none: never."""
+    keep_firing_for: Duration = 5 * MINUTE
+    """How long an alert stays after its condition has ended, so that it does not flap."""
+    severities: Severities = Severities()
+    owner: Text = "observability"
+    """Who runs the exporter, and is told about what concerns it alone."""
+    dashboard: Url = Field(
+        default="",
+        examples=["https://grafana.example.com/d/outcomes"],
+    )
+    """Dashboard that alerts link, with the time range and the variables `slo` and `journey`."""
+    trace: Url = Field(
+        default="",
+        examples=["https://traces.example.com/search?service={service}&operation={operation}"],
+    )
+    """Trace search that alerts link: {service}, {operation} and {version} are the top cause's."""
+
+
 class Config(Model):
     """A whole configuration file."""
 
@@ -437,12 +520,17 @@ class Config(Model):
     time: Time = Time()
     exposition: Exposition = Exposition()
     limits: Limits = Limits()
+    alerts: Alerts = Alerts()
     journeys: tuple[Journey, ...] = ()
 
     @property
     def slos(self) -> tuple[tuple[Journey, Slo], ...]:
         """Every SLO with its journey, in the order of the file."""
         return tuple((journey, slo) for journey in self.journeys for slo in journey.slos)
+
+    def min_bad_events(self, slo: Slo) -> int:
+        """Bad events below which an SLO's alert tiers stay silent."""
+        return slo.alerts.min_bad_events or self.alerts.min_bad_events
 
 
 def load(path: Path) -> Config:

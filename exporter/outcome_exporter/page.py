@@ -24,12 +24,13 @@ from enum import IntEnum
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from math import inf
 from typing import Literal, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from outcome_exporter import burn, series, words
+from outcome_exporter import series, words
 from outcome_exporter.config import Config, Good, Journey, Slo
 from outcome_exporter.model import Histogram, Sample, Snapshot
 from outcome_exporter.series import Family
@@ -383,7 +384,8 @@ def _budget(slo: Slo, remaining: float, read: _Reader) -> Budget:
 
 def _burn(slo: Slo, window: int, read: _Reader) -> Burn:
     rate = read.value(series.SLO_BURN_RATE, slo.name, format_duration(window))
-    page = min(tier.threshold(slo.window) for tier in burn.TIERS if tier.severity == "page")
+    pages = (tier.threshold(slo.window) for tier in slo.wanted_tiers if tier.severity == "page")
+    page = min(pages, default=inf)
     verdict: str
     tone: Tone
     if rate <= 0:

@@ -136,14 +136,15 @@ class Replay:
 
     def _evaluate(self, minute: int) -> None:
         for i, (_, promise) in enumerate(self.pipeline.plan.slos):
-            windows = {
-                length: slo.burn_rate(promise, good, bad)
-                for length, good, bad in self.pipeline.slos.window_events(i)
-            }
+            windows, bad_events = {}, {}
+            for length, good, bad in self.pipeline.slos.window_events(i):
+                windows[length] = slo.burn_rate(promise, good, bad)
+                bad_events[length] = bad
+            enough = self.pipeline.config.min_bad_events(promise)
             for t, tier in enumerate(promise.tiers):
                 threshold = tier.threshold(promise.window)
                 burns = min(windows[tier.long_window], windows[tier.short_window]) > threshold
-                if not burns:
+                if not burns or bad_events[tier.long_window] < enough:
                     self._firing.pop((i, t), None)
                 elif (i, t) in self._firing:
                     self._firing[i, t].until = minute

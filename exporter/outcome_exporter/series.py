@@ -84,6 +84,12 @@ CHANGE_INFO = Family(
     "A change that may be to blame, as a Unix time: a new version, a deployment, a flag.",
     ("service", "kind", "version", "previous_version"),
 )
+JOURNEY_INFO = Family(
+    "outcome_journey_info",
+    "gauge",
+    "What a journey is about; always 1.",
+    ("journey", "owner", "title", "runbook_url"),
+)
 PENDING_ATTEMPTS = Family(
     "outcome_pending_attempts",
     "gauge",
@@ -143,6 +149,18 @@ SLO_ALERT_THRESHOLD = Family(
     "gauge",
     "Burn rate above which both windows must be for an alert of this severity.",
     ("slo", "severity", "long_window", "short_window"),
+)
+SLO_ALERT_MIN_BAD = Family(
+    "slo_alert_min_bad_events",
+    "gauge",
+    "Bad events in an alert's long window below which it stays silent.",
+    ("slo",),
+)
+VALUE_THRESHOLD = Family(
+    "outcome_alert_value_threshold",
+    "gauge",
+    "Money of bad outcomes in an hour above which a journey pages; where one is configured.",
+    ("journey", "currency"),
 )
 SLO_TRAFFIC_STATE = Family(
     "slo_traffic_state",

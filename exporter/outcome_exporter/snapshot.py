@@ -32,6 +32,11 @@ def snapshot(pipeline: Pipeline) -> Snapshot:
         series.ATTEMPT_DURATION: list(_durations(pipeline)),
         series.VALUE: list(_values(pipeline)),
         series.USERS: list(_users(pipeline)),
+        series.JOURNEY_INFO: [
+            Sample((j.name, j.owner, j.title or j.name, j.runbook), 1.0)
+            for j in pipeline.plan.journeys
+        ],
+        series.VALUE_THRESHOLD: list(_value_thresholds(pipeline)),
         series.PENDING_ATTEMPTS: [
             Sample((journey.name,), float(pipeline.outcomes.pending[j]))
             for j, journey in enumerate(pipeline.plan.journeys)
@@ -102,6 +107,14 @@ def _values(pipeline: Pipeline) -> Iterator[Sample]:
                 )
 
 
+def _value_thresholds(pipeline: Pipeline) -> Iterator[Sample]:
+    thresholds = pipeline.config.alerts.value_at_risk
+    for journey in pipeline.plan.journeys:
+        if journey.value is not None and journey.value.currency in thresholds:
+            currency = journey.value.currency
+            yield Sample((journey.name, currency), float(thresholds[currency]))
+
+
 def _users(pipeline: Pipeline) -> Iterator[Sample]:
     for j, journey in enumerate(pipeline.plan.journeys):
         if journey.user is not None:
@@ -127,6 +140,7 @@ def _slo_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
             series.SLO_BUDGET_REMAINING,
             series.SLO_BUDGET_EXHAUSTION,
             series.SLO_ALERT_THRESHOLD,
+            series.SLO_ALERT_MIN_BAD,
             series.SLO_TRAFFIC_STATE,
         )
     }
@@ -146,6 +160,9 @@ def _add_promise(families: dict[series.Family, list[Sample]], pipeline: Pipeline
         Sample((promise.name, journey.name, owner, title, runbook, window), 1.0)
     )
     families[series.SLO_OBJECTIVE].append(Sample((promise.name,), promise.objective_ratio))
+    families[series.SLO_ALERT_MIN_BAD].append(
+        Sample((promise.name,), float(pipeline.config.min_bad_events(promise)))
+    )
     totals = pipeline.slos.totals
     for result, name in enumerate(RESULTS):
         hi, lo = totals.trace[i].tolist()

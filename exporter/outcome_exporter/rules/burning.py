@@ -1,0 +1,80 @@
+"""When an error budget burns: one recording rule, from which the burn alerts read.
+
+    slo:alert_burn_rate:max{slo, severity, journey, owner}
+        = highest burn rate of the long windows whose tier fires
+
+A tier fires where both of its windows burn above its threshold and the long one holds enough bad
+events. Recording the highest of them makes tiers inhibit each other: when a problem moves from the
+1-hour tier to that of 6 hours it stays the same alert, and `unless` on the page keeps the ticket
+silent. Doing that in Alertmanager's configuration alone was discarded: not everybody's has it.
+
+Known limit: the ticket may follow once the page has ended, because its longer windows still burn;
+the budget is spent faster than planned, and somebody should look in working hours.
+"""
+
+from outcome_exporter import burn
+from outcome_exporter.config import Config, Slo
+from outcome_exporter.units import format_duration
+
+RECORD = "slo:alert_burn_rate:max"
+KEPT = "cluster, namespace, job"
+"""Labels that tell exporters apart. `instance` and `pod` are not among them: a restart in another
+place must not make a new alert."""
+_TARGET = f"{KEPT}, instance"
+
+
+_BURNS = f"""\
+max by ({KEPT}, slo, severity) (
+    (
+        label_replace(slo_burn_rate, "long_window", "$1", "window", "(.+)")
+      > on ({_TARGET}, slo, long_window) group_right
+        slo_alert_burn_rate_threshold
+    )
+  and
+    (
+        label_replace(slo_burn_rate, "short_window", "$1", "window", "(.+)")
+      > on ({_TARGET}, slo, short_window) group_right
+        slo_alert_burn_rate_threshold
+    )
+  and on ({_TARGET}, slo, long_window)
+    (
+        label_replace(slo_window_events{{result="bad"}}, "long_window", "$1", "window", "(.+)")
+      >= on ({_TARGET}, slo) group_left
+        slo_alert_min_bad_events
+    )
+)
+"""
+
+
+def generic() -> str:
+    """For every SLO that is shown, with the thresholds that are shown."""
+    return _BURNS + with_info("")
+
+
+def with_info(expr: str) -> str:
+    """An expression with the journey and the owner of its SLO."""
+    return f"""\
+{expr}* on ({KEPT}, slo) group_left (journey, owner)
+  max by ({KEPT}, slo, journey, owner) (slo_info)
+"""
+
+
+def explicit(config: Config, slo: Slo, severity: burn.Severity) -> str:
+    """For one SLO by name, its thresholds written out; empty where no tier can fire."""
+    tiers = [_tier(config, slo, tier) for tier in slo.tiers if tier.severity == severity]
+    inner = "\n  or\n".join(tiers)
+    return f"max by ({KEPT}) (\n{inner}\n)\n" if tiers else ""
+
+
+def _tier(config: Config, slo: Slo, tier: burn.Tier) -> str:
+    long, short = format_duration(tier.long_window), format_duration(tier.short_window)
+    threshold = repr(tier.threshold(slo.window))
+    return f"""\
+    (
+        slo_burn_rate{{slo="{slo.name}",window="{long}"}} > {threshold}
+      and on ({_TARGET}, slo)
+        slo_burn_rate{{slo="{slo.name}",window="{short}"}} > {threshold}
+      and on ({_TARGET}, slo)
+        slo_window_events{{slo="{slo.name}",window="{long}",result="bad"}} >= \
+{config.min_bad_events(slo)}
+    )"""
