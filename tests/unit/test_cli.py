@@ -133,7 +133,7 @@ def test_serve_and_demo_pass_their_arguments_on(monkeypatch):
     ],
 )
 def test_errors_end_as_one_line_and_an_exit_code(error, code, said, monkeypatch, capsys):
-    def serve(_path):
+    def serve(_path, _log_format):
         raise error
 
     assert call(monkeypatch, "serve", "-c", "a.yaml", module="server", serve=serve) == code
