@@ -21,7 +21,13 @@ from outcome_exporter.intake import DurableIntake
 from outcome_exporter.model import Histogram, Kind, Record
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.receive.grpc import encoding_of
-from outcome_exporter.receive.http import BATCH, JSON, PROTOBUF, STRUCTURED, _take_events, _take_otlp
+from outcome_exporter.receive.http import (
+    BATCH,
+    JSON,
+    STRUCTURED,
+    _take_events,
+    _take_otlp,
+)
 from outcome_exporter.receive.signals import SIGNALS
 from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import DAY, SECOND
@@ -70,6 +76,7 @@ HTTP_HEADERS = {
     },
 }
 
+
 class Eater:
     """Takes everything in, through what the receivers call."""
 
@@ -101,7 +108,7 @@ class Eater:
         try:
             self._take(WAYS[way % len(WAYS)], rest)
         except InputError as error:
-            assert str(error)
+            self.said = str(error)
             self.refused += 1
             return False
         self.accepted += 1
@@ -141,10 +148,23 @@ class Eater:
         assert b"NaN" not in rendered
         assert len(rendered) < 4 << 20
 
-TEXTS = ("", "shop", "POST /pay", "order.id", "user.tier", "\x00", "\udcff", "ä" * 300, "💥", "a" * 9000)
+
+TEXTS = (
+    "",
+    "shop",
+    "POST /pay",
+    "order.id",
+    "user.tier",
+    "\x00",
+    "\udcff",
+    "ä" * 300,
+    "💥",
+    "a" * 9000,
+)
 TIMES = (0, 1, 2**63 - 1, 2**63, 2**64 - 1, 7_258_118_400 * SECOND)
 NUMBERS = (0, -1, 2**63 - 1, -(2**63), 5)
 DOUBLES = (math.nan, math.inf, -math.inf, 1e308, -0.0, 5e-324, 12.5)
+
 
 def hostile(rng: random.Random, way: str, now: int) -> bytes:
     """A request that is well formed, or nearly, and means harm."""
@@ -158,6 +178,7 @@ def hostile(rng: random.Random, way: str, now: int) -> bytes:
         body = _json(rng, body)
     return damaged(rng, body) if rng.random() < 0.3 else body
 
+
 def _json(rng: random.Random, body: bytes) -> bytes:
     depth = rng.choice((1, 10, 90, 200, 5_000))
     deep = b'{"arrayValue":{"values":[' * depth + b"{}" + b"]}}" * depth
@@ -168,14 +189,17 @@ def _json(rng: random.Random, body: bytes) -> bytes:
     )
     return b'{"resourceSpans":[{"scopeSpans":[{"spans":[%s]}]}]}' % span
 
+
 def _time(rng: random.Random, now: int) -> int:
     if rng.random() < 0.3:
         return rng.choice(TIMES)
     return now + rng.choice((0, -SECOND, -30 * SECOND, -DAY, SECOND, DAY, -40 * DAY))
 
+
 def _text(rng: random.Random) -> str:
     text = rng.choice(TEXTS) if rng.random() < 0.7 else f"x{rng.randrange(1_000_000)}"
     return text.encode("utf-8", "ignore").decode()
+
 
 def _attributes(rng: random.Random, attributes) -> None:
     for key in rng.sample(("order.id", "user.id", "user.tier", "region", "cart.total", "k"), 3):
@@ -192,6 +216,7 @@ def _attributes(rng: random.Random, attributes) -> None:
                     value = value.array_value.values.add()
             case _:
                 value.string_value = _text(rng)
+
 
 def _spans(rng: random.Random, now: int) -> ExportTraceServiceRequest:
     request = ExportTraceServiceRequest()
@@ -215,6 +240,7 @@ def _spans(rng: random.Random, now: int) -> ExportTraceServiceRequest:
         _attributes(rng, span.attributes)
     return request
 
+
 def _logs(rng: random.Random, now: int) -> ExportLogsServiceRequest:
     request = ExportLogsServiceRequest()
     records = request.resource_logs.add().scope_logs.add().log_records
@@ -226,6 +252,7 @@ def _logs(rng: random.Random, now: int) -> ExportLogsServiceRequest:
         )
         _attributes(rng, record.attributes)
     return request
+
 
 def _event(rng: random.Random, now: int, *, single: bool) -> bytes:
     event = {
@@ -243,6 +270,7 @@ def _event(rng: random.Random, now: int, *, single: bool) -> bytes:
         },
     }
     return strict_json.dumps(event if single else [event] * rng.choice((0, 1, 3)))
+
 
 def damaged(rng: random.Random, body: bytes) -> bytes:
     """The same with a few bytes wrong, missing or twice."""

@@ -1,4 +1,7 @@
-"""The bounded part of the fuzzing: every way in, repeatable. `make fuzz` goes on for as long as asked."""
+"""The bounded part of the fuzzing: every way in, repeatable.
+
+`make fuzz` goes on for as long as asked.
+"""
 
 import random
 from pathlib import Path
