@@ -1,8 +1,9 @@
 """Fuzzes every way in for as long as asked, guided by coverage: `make fuzz ARGS=600`.
 
-Prints executions, crashes and memory; a sixth of the time is for memory alone. What makes it fail is kept in `.cache/fuzz/found`: fix it,
-then put it beside the seeds, where the tests run it for good. The compiled kernels are not guided
-(only Python's byte code is); they are reached through inputs that are built to mean harm.
+Prints executions, crashes and memory; a sixth of the time is for memory alone. What makes it fail
+is kept in `.cache/fuzz/found`: fix it, then put it beside the seeds, where the tests run it for
+good. The compiled kernels are not guided (only Python's byte code is); they are reached through
+inputs that are built to mean harm.
 """
 
 import argparse
