@@ -1,7 +1,6 @@
 """A real exporter in a process of its own, and good requests for it."""
 
 import http.client
-import json
 import os
 import re
 import signal
@@ -25,7 +24,8 @@ JOURNEY = {
     "labels": {"tier": "tier"},
     "slos": [{"name": "ok", "objective": 99, "good": {"error": False}}],
 }
-_PORTS = re.compile(r"page on port (\d+), OTLP on (\d+) \(gRPC\) and (\d+)")
+_PAGE = re.compile(r"page on port (\d+)")
+_OTLP = re.compile(r"OTLP on port (\d+) \(gRPC\) and (\d+)")
 
 
 def config(folder: Path, **more) -> dict:
@@ -136,10 +136,10 @@ def exporting(file: Path, values: dict):
     reader = threading.Thread(target=exporter.read)
     reader.start()
     try:
-        until(lambda: exporter.logged("page on port") or process.poll(), START_SECONDS_MAX)
-        said = next(line for line in exporter.lines if "page on port" in line)
-        ports = _PORTS.search(json.loads(said)["message"])
-        exporter.page, exporter.grpc, exporter.http = (int(port) for port in ports.groups())
+        until(lambda: exporter.logged("OTLP on port") or process.poll(), START_SECONDS_MAX)
+        said = "".join(exporter.lines)
+        exporter.page = int(_PAGE.search(said)[1])
+        exporter.grpc, exporter.http = (int(port) for port in _OTLP.search(said).groups())
         until(exporter.ready)
         yield exporter
     finally:
