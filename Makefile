@@ -16,7 +16,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo "$$python" && break; done)
 UV := $(shell command -v uv)
 
-.PHONY: help demo test lint types check bench lock clean install
+.PHONY: help demo test lint types check bench fuzz lock clean install
 
 help: ## this help
 	@echo 'outcome-exporter: make TARGET'
@@ -39,6 +39,9 @@ check: lint types test ## lint, types and test
 
 bench: install ## run the benchmarks and print their figures
 	@for bench in tests/bench/bench_*.py; do $(BIN)/python "$$bench" $(ARGS) || exit 1; done
+
+fuzz: install ## try to break what receives, for ten minutes (ARGS=60: for one)
+	@nice -n 19 $(BIN)/python -m tests.fuzz.fuzz $(ARGS)
 
 lock: ## resolve requirements.lock anew (ARGS=--upgrade takes the newest versions)
 	@$(if $(UV),,$(error make lock needs uv on the PATH))

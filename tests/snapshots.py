@@ -405,4 +405,9 @@ def _health(
         series.CHECKPOINT_DURATION: one(0.0625),
         series.CHECKPOINT_FAILURES: one(0),
         series.CONFIG_RELOAD_OK: one(1),
+        series.CONNECTIONS: [Sample(("metrics",), 2.0)],
+        series.CONNECTIONS_CUT: [Sample(("metrics", "slow_headers"), 0.0)],
+        series.CREDENTIALS_OK: [Sample(("metrics",), 1.0)],
+        series.CLOCK_AHEAD: one(0),
+        series.RESIDENT_MEMORY: one(402_653_184),
     }

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from outcome_exporter import burn, config, document, series
 from outcome_exporter.config import Config, Journey, Slo, SpanSelector
@@ -33,6 +34,7 @@ THRESHOLD_LOW = 0.9
 
 _RESERVED_LABELS = {*series.ATTEMPTS.labels, "le", "quantile", "__name__"}
 _SCRAPE_LABELS = {"job", "instance"}
+_THIS_MACHINE = {"127.0.0.1", "[::1]", "localhost"}
 _ANY_HOST = {"0.0.0.0", "[::]", "*"}  # noqa: S104  # compared with, not bound
 
 
@@ -83,10 +85,11 @@ def _warning(path: str, problem: str, remedy: str) -> Problem:
 
 def _listeners(configuration: Config) -> Iterator[Problem]:
     addresses = {
-        "receivers.otlp.grpc": configuration.receivers.otlp.grpc,
-        "receivers.otlp.http": configuration.receivers.otlp.http,
+        "receivers.otlp.grpc": configuration.receivers.otlp.grpc.listen,
+        "receivers.otlp.http": configuration.receivers.otlp.http.listen,
         "metrics.listen": configuration.metrics.listen,
     }
+    yield from _access(configuration)
     taken: dict[str, list[tuple[str, str]]] = {}
     for path, address in addresses.items():
         host, _, port = address.rpartition(":")
@@ -96,6 +99,24 @@ def _listeners(configuration: Config) -> Iterator[Problem]:
                 yield Problem(path, f"port {port} is taken by {other_path}", "use another port")
                 break
         taken.setdefault(port, []).append((path, host))
+
+
+def _access(configuration: Config) -> Iterator[Problem]:
+    otlp = configuration.receivers.otlp
+    listeners = {
+        "receivers.otlp.grpc": otlp.grpc,
+        "receivers.otlp.http": otlp.http,
+        "metrics": configuration.metrics,
+    }
+    for path, listener in listeners.items():
+        host = listener.listen.rpartition(":")[0]
+        if listener.tokens and listener.tls is None and host not in _THIS_MACHINE:
+            problem = "are sent in the clear, for everyone on the way to read"
+            yield _warning(f"{path}.tokens", problem, "add tls, or listen on 127.0.0.1")
+    tracing = configuration.self_tracing
+    if tracing is not None and urlsplit(tracing.endpoint).password:
+        problem = "holds a password, which the page would show"
+        yield Problem("self_tracing.endpoint", problem, "send to a collector that asks for none")
 
 
 def _sizes_and_times(configuration: Config) -> Iterator[Problem]:

@@ -2,7 +2,8 @@
 
 What a command needs is imported when it runs: numba and grpc take seconds that `--help` should
 not cost. Errors of the tree in `errors` end as lines on stderr and an exit code: 2 for a
-configuration that cannot work, 3 for storage, 1 for anything else. Bugs keep their traceback.
+configuration that cannot work, 3 for storage or an address that cannot be had, 1 for anything
+else. Bugs keep their traceback.
 """
 
 import importlib
@@ -16,7 +17,13 @@ from typing import Annotated
 import typer
 
 from outcome_exporter import __version__
-from outcome_exporter.errors import ConfigError, OutcomeExporterError, Problem, StorageError
+from outcome_exporter.errors import (
+    ConfigError,
+    ListenError,
+    OutcomeExporterError,
+    Problem,
+    StorageError,
+)
 
 app = typer.Typer(
     name="outcome-exporter",
@@ -29,6 +36,18 @@ app = typer.Typer(
 ConfigFile = Annotated[
     Path,
     typer.Option("--config", "-c", metavar="FILE", help="The configuration, a YAML file."),
+]
+
+
+class LogFormat(StrEnum):
+    """How the exporter's log is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+LogFormatOption = Annotated[
+    LogFormat, typer.Option(help="How the log on stderr is written, a line each.")
 ]
 
 
@@ -58,13 +77,13 @@ def _program(
 
 
 @app.command()
-def serve(config: ConfigFile) -> None:
+def serve(config: ConfigFile, log_format: LogFormatOption = LogFormat.TEXT) -> None:
     """Receive traces and events, serve the series.
 
     Runs until it is stopped. Which ports it opens stands in the configuration: by default OTLP
     over gRPC on 4317, OTLP over HTTP and business events on 4318, /metrics and the page on 9464.
     """
-    importlib.import_module("outcome_exporter.server").serve(config)
+    importlib.import_module("outcome_exporter.server").serve(config, log_format.value)
 
 
 @app.command()
@@ -209,4 +228,4 @@ def main() -> None:
         sys.exit(2)
     except OutcomeExporterError as error:
         typer.secho(f"outcome-exporter: {error}", err=True, fg=typer.colors.RED)
-        sys.exit(3 if isinstance(error, StorageError) else 1)
+        sys.exit(3 if isinstance(error, (ListenError, StorageError)) else 1)

@@ -162,6 +162,12 @@ Url = Annotated[
     Field(pattern=f"^({_URL})?$"),
     _matching(f"({_URL})?", "is no web address; begin with https:// or http://"),
 ]
+_ORIGIN = r"https?://[^\s/*]+"
+Origin = Annotated[
+    str,
+    Field(pattern=f"^{_ORIGIN}$", examples=["https://shop.example.com"]),
+    _matching(_ORIGIN, "is no origin; write scheme and host without a path"),
+]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
@@ -186,9 +192,50 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class Tls(Model):
+    """Files in PEM, read again when they change."""
+
+    certificate: Text = Field(examples=["/etc/outcome-exporter/tls.crt"])
+    """The server's, with the certificates that lead to its authority."""
+    key: Text = Field(examples=["/etc/outcome-exporter/tls.key"])
+    client_ca: Text | None = None
+    """Authorities of client certificates; with it, nobody connects without one (mutual TLS)."""
+
+
+def _listener(value: object) -> object:
+    return {"listen": value} if isinstance(value, (str, int, float)) else value
+
+
+class Listener(Model):
+    """An address and who may use it. An address alone is short for `{listen: ADDRESS}`."""
+
+    listen: Address = Field(examples=["0.0.0.0:4317"])
+    tls: Tls | None = None
+    tokens: tuple[Text, ...] = ()
+    """Files that hold a bearer token each, read again when they change; any of them opens."""
+
+
+class HttpListener(Listener):
+    origins: tuple[Origin, ...] = ()
+    """Web sites whose pages may send here (CORS); by default none."""
+
+
+def _short(listener: Listener) -> object:
+    alone = listener.model_fields_set <= {"listen"}
+    return listener.listen if alone else listener.model_dump(exclude_none=True)
+
+
 class Otlp(Model):
-    grpc: Address = "0.0.0.0:4317"
-    http: Address = "0.0.0.0:4318"
+    grpc: Annotated[
+        Listener,
+        BeforeValidator(_listener, json_schema_input_type=Address | Listener),
+        PlainSerializer(_short),
+    ] = Listener(listen="0.0.0.0:4317")
+    http: Annotated[
+        HttpListener,
+        BeforeValidator(_listener, json_schema_input_type=Address | HttpListener),
+        PlainSerializer(_short),
+    ] = HttpListener(listen="0.0.0.0:4318")
     max_request: Size = 64 << 20
     """Largest request, as sent and after decompression."""
 
@@ -197,8 +244,17 @@ class Receivers(Model):
     otlp: Otlp = Otlp()
 
 
-class Metrics(Model):
+class Metrics(Listener):
     listen: Address = "0.0.0.0:9464"
+
+
+class SelfTracing(Model):
+    """What the exporter tells about itself as traces; off where it is not configured."""
+
+    endpoint: Url = Field(min_length=1, examples=["http://collector:4318/v1/traces"])
+    """Where to, as OTLP over HTTP."""
+    ratio: float = Field(default=0.01, gt=0, le=1)
+    """Share of requests and scrapes that become traces."""
 
 
 class Storage(Model):
@@ -519,6 +575,7 @@ class Config(Model):
     traces: Traces = Traces()
     time: Time = Time()
     exposition: Exposition = Exposition()
+    self_tracing: SelfTracing | None = None
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
     journeys: tuple[Journey, ...] = ()

@@ -484,7 +484,7 @@ def _waiting(config: Config, read: _Reader) -> Headline:
         )
     grpc, http = (
         address.rpartition(":")[2]
-        for address in (config.receivers.otlp.grpc, config.receivers.otlp.http)
+        for address in (config.receivers.otlp.grpc.listen, config.receivers.otlp.http.listen)
     )
     return Headline(
         "idle",

@@ -254,6 +254,29 @@ CHECKPOINT_DURATION = Family(
 CHECKPOINT_FAILURES = Family(
     "outcome_exporter_checkpoint_failures_total", "counter", "Checkpoints that failed."
 )
+CONNECTIONS = Family(
+    "outcome_exporter_connections", "gauge", "Open connections of an HTTP listener.", ("listener",)
+)
+CONNECTIONS_CUT = Family(
+    "outcome_exporter_connections_cut_total",
+    "counter",
+    "Connections of an HTTP listener that were cut because of what they cost others, by why.",
+    ("listener", "why"),
+)
+CREDENTIALS_OK = Family(
+    "outcome_exporter_credentials_last_reload_successful",
+    "gauge",
+    "1 if a listener's certificates and tokens are in use as the files hold them.",
+    ("listener",),
+)
+CLOCK_AHEAD = Family(
+    "outcome_exporter_clock_ahead_seconds",
+    "gauge",
+    "By how much arrival times are ahead of the system's clock, after it leapt; negative: behind.",
+)
+RESIDENT_MEMORY = Family(
+    "outcome_exporter_resident_memory_bytes", "gauge", "Memory that the process holds."
+)
 CONFIG_RELOAD_OK = Family(
     "outcome_exporter_config_last_reload_successful",
     "gauge",

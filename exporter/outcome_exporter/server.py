@@ -5,38 +5,51 @@ other: no request is accepted that is not durable, and none is cut while it beco
 """
 
 import logging
+import os
+import resource
 import signal
 import threading
-import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from outcome_exporter import check
+from outcome_exporter import check, diagnostics, series
 from outcome_exporter.checkpoint import StateStore
-from outcome_exporter.config import Config
+from outcome_exporter.clock import SteadyClock
+from outcome_exporter.config import Config, Listener, Tls
 from outcome_exporter.engine import Engine
 from outcome_exporter.errors import ConfigError, OutcomeExporterError, Problem, StorageError
 from outcome_exporter.intake import DurableIntake
 from outcome_exporter.log import DurableLog
-from outcome_exporter.model import OWN_KINDS, Kind, Snapshot
+from outcome_exporter.model import OWN_KINDS, Intake, Kind, Sample, Snapshot
 from outcome_exporter.receive import http
+from outcome_exporter.receive.access import Access, CredentialError, TlsFiles
 from outcome_exporter.receive.counters import ReceiverCounters
 from outcome_exporter.receive.grpc import GrpcReceiver
 from outcome_exporter.receive.serving import ThreadedServer
+from outcome_exporter.units import SECOND
 from outcome_exporter.warmup import warm_up
 from outcome_exporter.web import metrics_app
 
+if TYPE_CHECKING:
+    from outcome_exporter.selftracing import SelfTracing
+
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 8.0
 """What requests that run get to finish when the exporter stops."""
+PAGE_GRACE_SECONDS = 2.0
+DEADLINE_SECONDS = 28.0
+"""After it, stopping is given up: Kubernetes kills after 30 s."""
 
 
 class Server:
     """One running exporter."""
 
-    def __init__(self, config_path: Path) -> None:
+    def __init__(self, config_path: Path, clock: SteadyClock | None = None) -> None:
         """Opens the storage and takes the last checkpoint over.
 
         Raises:
@@ -44,7 +57,14 @@ class Server:
             StorageError: The storage cannot be used.
         """
         self._config_path = config_path
+        self._clock = clock or SteadyClock()
         config = check.load(config_path).config
+        otlp, page = config.receivers.otlp, config.metrics
+        self._access = _access(
+            str(config_path),
+            {"receivers.otlp.grpc": otlp.grpc, "receivers.otlp.http": otlp.http, "metrics": page},
+        )
+        rpc_access, web_access, page_access = self._access.values()
         folder = Path(config.storage.path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -54,34 +74,52 @@ class Server:
             folder,
             max_bytes=config.storage.max_log,
             keep_nanoseconds=config.storage.keep_log,
-            now=time.time_ns,
+            now=self._clock,
         )
         self._store = StateStore(folder)
-        self._engine = Engine(config, self._log, self._store, time.time_ns)
+        self._engine = Engine(config, self._log, self._store, self._clock)
+        self._clock.not_before((self._engine.pipeline.second or 0) * SECOND)
+        self._tracing = _tracing(config)
         self._counters = ReceiverCounters()
-        limit = config.receivers.otlp.max_request
-        intake = DurableIntake(
+        limit = otlp.max_request
+        intake: Intake = DurableIntake(
             self._log.append,
             {kind: partial(self._engine.decode, kind) for kind in Kind if kind not in OWN_KINDS},
             max_request_bytes=limit,
             admit=self._engine.admit,
         )
-        grpc, web = config.receivers.otlp.grpc, config.receivers.otlp.http
+        if self._tracing is not None:
+            intake = self._tracing.traced(intake)
         self._page = ThreadedServer(
             metrics_app(
                 snapshot=self._snapshot,
                 ready=self._engine.not_ready,
                 reload=self.reload,
                 config=lambda: self._engine.pipeline.config,
-                now=time.time_ns,
+                now=self._clock,
+                allows=page_access.allows,
             ),
-            config.metrics.listen,
+            page.listen,
+            tls=page_access.ssl_context(),
         )
-        self._receivers: tuple[GrpcReceiver | ThreadedServer, ...] = (
-            GrpcReceiver(intake, self._counters, address=grpc, max_request_bytes=limit),
-            ThreadedServer(http.app(intake, self._counters, max_request_bytes=limit), web),
+        self._web = ThreadedServer(
+            http.app(
+                intake,
+                self._counters,
+                max_request_bytes=limit,
+                access=web_access,
+                origins=otlp.http.origins,
+            ),
+            otlp.http.listen,
+            tls=web_access.ssl_context(),
         )
-        self._addresses = (config.metrics.listen, grpc, web)
+        self._rpc = GrpcReceiver(
+            intake,
+            self._counters,
+            address=otlp.grpc.listen,
+            max_request_bytes=limit,
+            access=rpc_access,
+        )
         self.ports: tuple[int, ...] = ()
         """Of the page, OTLP over gRPC and OTLP over HTTP, once started."""
 
@@ -95,15 +133,23 @@ class Server:
         logger.info("metrics and page on port %d", page)
         warm_up(self._engine.pipeline.config)
         self._engine.start()
-        self.ports = (page, *(receiver.start() for receiver in self._receivers))
+        self.ports = page, self._rpc.start(), self._web.start()
         logger.info("OTLP on port %d (gRPC) and %d (HTTP)", *self.ports[1:])
 
     def stop(self) -> None:
         """Finishes what was begun, checkpoints, and lets everything go."""
-        for receiver in self._receivers:
-            receiver.stop(GRACE_SECONDS)
+        receivers = [
+            threading.Thread(target=receiver.stop, args=(GRACE_SECONDS,))
+            for receiver in (self._rpc, self._web)
+        ]
+        for stopping in receivers:
+            stopping.start()
+        for stopping in receivers:
+            stopping.join()
         self._engine.stop()
-        self._page.stop(GRACE_SECONDS)
+        self._page.stop(PAGE_GRACE_SECONDS)
+        if self._tracing is not None:
+            self._tracing.stop()
         self._log.close()
         self._store.close()
 
@@ -114,6 +160,12 @@ class Server:
             ConfigError: It cannot work, or needs a restart; the running one stays.
             StorageError: The checkpoint before it failed; the running one stays.
         """
+        with self._span("reload"):
+            self._reload()
+
+    def _reload(self) -> None:
+        if self.failure is not None:
+            raise StorageError(f"the exporter has stopped: {self.failure}")
         try:
             config = check.load(self._config_path).config
             self._refuse_new_places(config)
@@ -127,7 +179,7 @@ class Server:
         running = self._engine.pipeline.config
         problems = [
             Problem(name, "cannot change while the exporter runs", "restart it")
-            for name in ("receivers", "metrics", "storage")
+            for name in ("receivers", "metrics", "storage", "self_tracing")
             if getattr(running, name) != getattr(config, name)
         ]
         if problems:
@@ -139,10 +191,74 @@ class Server:
         return self._engine.failure
 
     def _snapshot(self) -> Snapshot:
-        return dict(self._engine.snapshot()) | dict(self._counters.snapshot())
+        with self._span("scrape"):
+            servers = {"receivers.otlp.http": self._web, "metrics": self._page}
+            return {
+                **self._engine.snapshot(),
+                **self._counters.snapshot(),
+                series.CONNECTIONS: [
+                    Sample((place,), float(server.connections)) for place, server in servers.items()
+                ],
+                series.CONNECTIONS_CUT: [
+                    Sample((place, why), float(count))
+                    for place, server in servers.items()
+                    for why, count in server.cut.items()
+                ],
+                series.CREDENTIALS_OK: [
+                    Sample((place,), float(access.ok)) for place, access in self._access.items()
+                ],
+                series.CLOCK_AHEAD: [Sample((), self._clock.ahead / SECOND)],
+                series.RESIDENT_MEMORY: [Sample((), float(_resident_bytes()))],
+            }
+
+    def _span(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._tracing is None else self._tracing.span(name)
 
 
-def serve(config_path: Path) -> None:
+def _access(file: str, listeners: Mapping[str, Listener]) -> dict[str, Access]:
+    """Who may use each listener, by its path in the configuration."""
+    access = {}
+    problems = []
+    for place, listener in listeners.items():
+        try:
+            access[place] = Access(
+                place,
+                tls=None if listener.tls is None else _files(listener.tls),
+                token_files=[Path(token) for token in listener.tokens],
+            )
+        except CredentialError as error:
+            problems.append(Problem(f"{place}.{error.key}", error.problem, error.remedy))
+    if problems:
+        raise ConfigError(file, problems)
+    return access
+
+
+def _files(tls: Tls) -> TlsFiles:
+    client_ca = Path(tls.client_ca) if tls.client_ca else None
+    return TlsFiles(Path(tls.certificate), Path(tls.key), client_ca)
+
+
+def _tracing(config: Config) -> "SelfTracing | None":
+    if config.self_tracing is None:
+        return None
+    # The SDK takes a while to import, and is needed by few.
+    from outcome_exporter.selftracing import SelfTracing  # noqa: PLC0415
+
+    return SelfTracing(config.self_tracing.endpoint, config.self_tracing.ratio)
+
+
+def _resident_bytes() -> int:
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * resource.getpagesize()
+
+
+def _allow_many_files() -> None:
+    """Connections are files: the soft limit is often 1,024, and each process may raise its own."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def serve(config_path: Path, log_format: diagnostics.Format = "text") -> None:
     """Serves until SIGTERM or SIGINT; SIGHUP reloads the configuration.
 
     Raises:
@@ -150,7 +266,8 @@ def serve(config_path: Path) -> None:
         StorageError: The storage cannot be used, or stopped working.
         ListenError: An address is taken.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    diagnostics.setup(log_format)
+    _allow_many_files()
     server = Server(config_path)
     wake = threading.Event()
     asked: list[int] = []
@@ -172,9 +289,27 @@ def serve(config_path: Path) -> None:
                 asked.clear()
                 try:
                     server.reload()
+                except ConfigError as error:
+                    for problem in error.problems:
+                        logger.error("not reloaded: %s", problem.in_file(error.file))  # noqa: TRY400 - no bug, no traceback
                 except OutcomeExporterError as error:
-                    logger.error("not reloaded:\n%s", error)  # noqa: TRY400 - no bug, no traceback
+                    logger.error("not reloaded: %s", error)  # noqa: TRY400
     finally:
+        logger.info("stopping: finishing what was begun")
+        overdue = threading.Timer(DEADLINE_SECONDS, _give_up)
+        overdue.daemon = True
+        overdue.start()
         server.stop()
+        overdue.cancel()
+        logger.info("stopped")
     if server.failure:
         raise StorageError(str(server.failure)) from server.failure
+
+
+def _give_up() -> None:
+    logger.error(
+        "stopping took longer than %g s, perhaps the disk hangs: ended without the last checkpoint;"
+        " nothing acknowledged is lost, the log has it",
+        DEADLINE_SECONDS,
+    )
+    os._exit(1)

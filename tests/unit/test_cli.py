@@ -111,7 +111,15 @@ def call(monkeypatch, *arguments, module, **functions):
 
 def test_serve_and_demo_pass_their_arguments_on(monkeypatch):
     calls = []
-    serve_code = call(monkeypatch, "serve", "-c", "a.yaml", module="server", serve=calls.append)
+    serve_code = call(
+        monkeypatch,
+        "serve",
+        "-c",
+        "a.yaml",
+        "--log-format=json",
+        module="server",
+        serve=lambda *given: calls.append(given),
+    )
     demo_code = call(
         monkeypatch,
         "demo",
@@ -121,7 +129,7 @@ def test_serve_and_demo_pass_their_arguments_on(monkeypatch):
         run=lambda **given: calls.append(given) or 0,
     )
     assert (serve_code, demo_code) == (0, 0)
-    assert calls == [Path("a.yaml"), {"fast": True, "seconds": 30}]
+    assert calls == [(Path("a.yaml"), "json"), {"fast": True, "seconds": 30}]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +141,7 @@ def test_serve_and_demo_pass_their_arguments_on(monkeypatch):
     ],
 )
 def test_errors_end_as_one_line_and_an_exit_code(error, code, said, monkeypatch, capsys):
-    def serve(_path):
+    def serve(_path, _log_format):
         raise error
 
     assert call(monkeypatch, "serve", "-c", "a.yaml", module="server", serve=serve) == code

@@ -25,7 +25,7 @@ def test_the_checkout_example_is_read_as_it_stands():
     found = config.load(EXAMPLES / "checkout.yaml")
     [journey] = found.journeys
     success, fast = journey.slos
-    assert found.receivers.otlp.grpc == "0.0.0.0:4317"
+    assert found.receivers.otlp.grpc.listen == "0.0.0.0:4317"
     assert found.traces.max_age == 2 * MINUTE
     assert journey.attempt.span == config.SpanSelector(
         service="frontend", name="POST /api/checkout"

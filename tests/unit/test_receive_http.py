@@ -471,7 +471,7 @@ class TestCounters:
     def test_every_series_is_there_at_0_from_the_start(self):
         with running() as exporter:
             snapshot = exporter.counters.snapshot()
-        assert len(snapshot[series.REQUESTS]) == 7 * 9
+        assert len(snapshot[series.REQUESTS]) == 7 * 10
         for family, found in snapshot.items():
             assert {sample.value for sample in found} == {0}
             assert {len(sample.labels) for sample in found} == {len(family.labels)}

@@ -46,7 +46,8 @@ def main() -> None:
         threading.Thread(target=_watch, args=(closing,), daemon=True).start()
 
     world = World(time.time_ns(), seed=arguments.seed)
-    wire = LiveWire(grpc=config.receivers.otlp.grpc, http=config.receivers.otlp.http)
+    otlp = config.receivers.otlp
+    wire = LiveWire(grpc=otlp.grpc.listen, http=otlp.http.listen)
     traffic = Traffic(
         world,
         wire,

@@ -13,6 +13,7 @@ from outcome_exporter.model import Sample, Snapshot
 RESULTS = (
     "accepted",
     "partial",
+    "unauthenticated",
     "invalid",
     "unsupported",
     "too_large",

@@ -15,7 +15,7 @@ threads that decompress, decode and wait for the disk.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -24,6 +24,8 @@ from urllib.parse import unquote_to_bytes
 from anyio import CapacityLimiter, to_thread
 from google.protobuf.message import Message
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -32,9 +34,16 @@ from outcome_exporter import events, strict_json
 from outcome_exporter.errors import DecodeError, Overloaded, TooLarge
 from outcome_exporter.model import Accepted, Encoding, Intake, Kind
 from outcome_exporter.receive import otlp_json
+from outcome_exporter.receive.access import OPEN, Access
 from outcome_exporter.receive.compression import decompress
 from outcome_exporter.receive.counters import ReceiverCounters
-from outcome_exporter.receive.refusals import Refusal, TooSlow, Unsupported, refusal
+from outcome_exporter.receive.refusals import (
+    Refusal,
+    TooSlow,
+    Unauthenticated,
+    Unsupported,
+    refusal,
+)
 from outcome_exporter.receive.signals import SIGNALS, Signal
 
 WORKERS = 16
@@ -79,6 +88,8 @@ def app(
     max_request_bytes: int,
     workers: int = WORKERS,
     read_seconds: float = READ_SECONDS,
+    access: Access = OPEN,
+    origins: Sequence[str] = (),
 ) -> Starlette:
     """The application of the OTLP HTTP port.
 
@@ -88,8 +99,10 @@ def app(
         max_request_bytes: Largest body, as sent and after decompression.
         workers: Threads that hand payloads over.
         read_seconds: Time for a body to come whole.
+        access: Who may send.
+        origins: Web sites whose pages may send.
     """
-    desk = _Desk(counters, max_request_bytes, workers, read_seconds)
+    desk = _Desk(counters, max_request_bytes, workers, read_seconds, access)
     routes = [
         Route(
             signal.path,
@@ -100,7 +113,11 @@ def app(
     ]
     take = partial(_take_events, intake, max_request_bytes)
     routes.append(Route("/events", desk.endpoint("events", take), methods=["POST"]))
-    application = Starlette(routes=routes)
+    # A browser asks first whether a page may send; it does so without a token.
+    cors = Middleware(
+        CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=["*"]
+    )
+    application = Starlette(routes=routes, middleware=[cors] if origins else [])
     application.router.redirect_slashes = False
     return application
 
@@ -114,10 +131,12 @@ class _Desk:
         max_request_bytes: int,
         workers: int,
         read_seconds: float,
+        access: Access,
     ) -> None:
         self._counters = counters
         self._max_request_bytes = max_request_bytes
         self._read_seconds = read_seconds
+        self._access = access
         self._threads = CapacityLimiter(workers)
         self._in_flight_bytes = 0
 
@@ -138,6 +157,8 @@ class _Desk:
         return answer
 
     async def _answer(self, request: Request, signal: str, take: Take) -> Response:
+        if not self._access.allows(request.headers.get("authorization")):
+            raise Unauthenticated
         with self._lease() as hold:
             body = await self._read(request, hold)
             taken = await to_thread.run_sync(take, request, body, limiter=self._threads)
@@ -268,6 +289,8 @@ def _refuse(request: Request, refused: Refusal) -> Response:
     response = _message(_media_type(request), refused.status(), refused.http_status)
     if refused.retry_after_seconds is not None:
         response.headers["retry-after"] = str(refused.retry_after_seconds)
+    if refused.result == "unauthenticated":
+        response.headers["www-authenticate"] = "Bearer"
     if refused.result == "unsupported":
         response.headers["accept-encoding"] = _ACCEPTED_ENCODINGS
     return response

@@ -3,6 +3,7 @@
 | error | HTTP | gRPC | again? |
 | --- | --- | --- | --- |
 | DecodeError | 400 | INVALID_ARGUMENT | no |
+| Unauthenticated | 401 | UNAUTHENTICATED | no |
 | Unsupported | 415 | INVALID_ARGUMENT | no |
 | TooSlow | 408 | DEADLINE_EXCEEDED | as the client likes |
 | TooLarge | 413 | RESOURCE_EXHAUSTED, without RetryInfo | no |
@@ -37,6 +38,13 @@ RETRY_AFTER_STORAGE_SECONDS = 10
 """The exporter is about to stop, and to be started again."""
 
 
+class Unauthenticated(InputError):
+    """No token, or one that does not open."""
+
+    def __init__(self) -> None:
+        super().__init__("no token that opens; send `Authorization: Bearer TOKEN`")
+
+
 class Unsupported(InputError):
     """A content type or an encoding that is not understood."""
 
@@ -69,6 +77,7 @@ class Refusal:
 
 _MEANING: dict[type[Exception], tuple[str, int, int]] = {
     DecodeError: ("invalid", 400, code_pb2.INVALID_ARGUMENT),
+    Unauthenticated: ("unauthenticated", 401, code_pb2.UNAUTHENTICATED),
     Unsupported: ("unsupported", 415, code_pb2.INVALID_ARGUMENT),
     TooSlow: ("too_slow", 408, code_pb2.DEADLINE_EXCEEDED),
     TooLarge: ("too_large", 413, code_pb2.RESOURCE_EXHAUSTED),

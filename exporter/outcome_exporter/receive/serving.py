@@ -1,28 +1,207 @@
-"""Runs an ASGI application in a thread of its own, and stops it within a deadline."""
+"""Runs an ASGI application in a thread of its own, within bounds, and stops it within a deadline.
 
+What one connection can cost is bounded: the bytes and the time of its headers, the time of what it
+still sends after its answer, the time in which it must read an answer, and the number of
+connections. Where there are too many, the one that has been idle longest makes room, then the one
+whose body takes longest: thousands of idle or slow connections keep nobody out for long. How long a
+body may take while there is room is the application's to say.
+"""
+
+import asyncio
+import logging
 import socket
+import ssl
 import threading
+from collections import OrderedDict
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from outcome_exporter.errors import ListenError
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 120
 """Longer than the Collector keeps idle connections (90 s): whoever closes first must be the client,
 or a request races the close."""
+HEADER_SECONDS = 10.0
+"""Time for the headers of a request to come whole, from the connection's or their own beginning."""
+HEADER_BYTES_MAX = 64 << 10
+DRAIN_SECONDS = 10.0
+"""Time in which the rest of a body that was refused is still read and thrown away: clients that
+write first and read later see why."""
+WRITE_SECONDS = 60.0
+"""Time in which a client must take an answer."""
+CONNECTIONS_MAX = 1_000
+"""Of one listener."""
+CUT = ("crowded", "slow_headers", "large_headers", "slow_body", "slow_reader")
+"""Why connections are cut."""
+HURRY_SECONDS = 2.0
+"""Time that a body has to come whole while others wait for its place."""
+
+
+class _Crowd:
+    """The connections of one listener, and which of them are idle."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.cut = dict.fromkeys(CUT, 0)
+        self.all: set[_Connection] = set()
+        self.idle: OrderedDict[_Connection, None] = OrderedDict()
+        """Idle longest first."""
+        self.reading: OrderedDict[_Connection, float] = OrderedDict()
+        """Those whose body is not whole, longest first, and since when."""
+
+    def enter(self, connection: "_Connection") -> bool:
+        """Whether there is, or was made, room for one more."""
+        if len(self.all) >= self.limit:
+            self.cut["crowded"] += 1
+            oldest = self._dispensable(connection.loop.time())
+            if oldest is None:
+                return False
+            self.leave(oldest)
+            oldest.transport.abort()
+        self.all.add(connection)
+        self.idle[connection] = None
+        return True
+
+    def _dispensable(self, now: float) -> "_Connection | None":
+        for connection in self.idle:
+            return connection
+        for connection, since in self.reading.items():
+            return connection if now - since > HURRY_SECONDS else None
+        return None
+
+    def leave(self, connection: "_Connection") -> None:
+        self.all.discard(connection)
+        self.idle.pop(connection, None)
+        self.reading.pop(connection, None)
+
+
+class _Connection(HttpToolsProtocol):
+    """uvicorn's, with the bounds it lacks."""
+
+    def __init__(self, crowd: _Crowd, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(**kwargs)
+        self._crowd = crowd
+        self._timers: dict[str, TimerHandle] = {}
+        self._header_bytes = 0
+        self._in_headers = True
+        self._in_body = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if not self._crowd.enter(self):
+            logger.warning("%d connections are open: one more is refused", self._crowd.limit)
+            transport.abort()
+            return
+        self._arm("slow_headers", HEADER_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.leave(self)
+        for name in list(self._timers):
+            self._disarm(name)
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_headers:
+            self._header_bytes += len(data)
+            if "slow_headers" not in self._timers:
+                self._arm("slow_headers", HEADER_SECONDS)
+        super().data_received(data)
+        if self._in_headers and self._header_bytes > HEADER_BYTES_MAX:
+            self._refuse_headers()
+
+    def on_headers_complete(self) -> None:
+        if sum(len(name) + len(value) for name, value in self.headers) > HEADER_BYTES_MAX:
+            self._refuse_headers()
+            return
+        self._in_headers, self._in_body = False, True
+        self._header_bytes = 0
+        self._disarm("slow_headers")
+        self._crowd.idle.pop(self, None)
+        self._crowd.reading[self] = self.loop.time()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_headers, self._in_body = True, False
+        self._disarm("slow_body")
+        self._crowd.reading.pop(self, None)
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self.cycle.response_complete:
+            self._crowd.idle[self] = None
+        if self._in_body:
+            self._arm("slow_body", DRAIN_SECONDS)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._arm("slow_reader", WRITE_SECONDS)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._disarm("slow_reader")
+
+    def _refuse_headers(self) -> None:
+        if not self.transport.is_closing():
+            self._crowd.cut["large_headers"] += 1
+            self.transport.write(
+                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+                b"content-length: 0\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.close()
+
+    def _arm(self, name: str, seconds: float) -> None:
+        self._disarm(name)
+        self._timers[name] = self.loop.call_later(seconds, self._cut, name)
+
+    def _cut(self, why: str) -> None:
+        self._crowd.cut[why] += 1
+        self.transport.abort()
+
+    def _disarm(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
 
 
 class ThreadedServer:
     """One listening address."""
 
-    def __init__(self, app: ASGIApp, address: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        address: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
         """Nothing is bound before `start`."""
         self._address = address
+        self._crowd = _Crowd(connections_max)
+        connection = partial(_Connection, self._crowd)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                # Called like the class that it stands for.
+                http=cast("type[asyncio.Protocol]", connection),
+                loop="asyncio",
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -30,9 +209,20 @@ class ThreadedServer:
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                ssl_context_factory=None if tls is None else lambda _config, _default: tls,
             )
         )
         self._thread: threading.Thread | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._crowd.all)
+
+    @property
+    def cut(self) -> dict[str, int]:
+        """How many were cut, by why."""
+        return dict(self._crowd.cut)
 
     def start(self) -> int:
         """Binds, begins to serve, and returns the port: the one chosen where it was 0.
