@@ -159,7 +159,7 @@ def run(folder: Path, kills: int, seed: int) -> None:
             run.exporter.signal(9)
             run.exporter.wait()
     books = run.books
-    print(  # noqa: T201 - the figures of the run
+    print(
         f"{kills} kills in {time.monotonic() - began:.0f} s, {run.killed_before_ready} of them "
         f"before it listened: {sum(books.attempts.values())} attempts accepted and counted once, "
         f"{books.refused} of {books.tries} requests failed and were sent again, "

@@ -40,11 +40,11 @@ def main() -> None:
     config = sys.argv[1]
     importlib.import_module("outcome_exporter.server")
     warm_up(check.load(Path(config)).config)
-    print("ready", flush=True)  # noqa: T201 - the protocol
+    print("ready", flush=True)
     for line in sys.stdin:
         command, argument = line.split()
         answer = start(config, argument) if command == "start" else os.waitpid(int(argument), 0)[1]
-        print(answer, flush=True)  # noqa: T201
+        print(answer, flush=True)
 
 
 if __name__ == "__main__":
