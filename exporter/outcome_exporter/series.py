@@ -259,6 +259,12 @@ CONFIG_RELOAD_OK = Family(
     "gauge",
     "1 if the running configuration is the file's.",
 )
+PROCESS_CPU = Family(
+    "process_cpu_seconds_total", "counter", "Processor time of the exporter, user and system."
+)
+PROCESS_MEMORY = Family(
+    "process_resident_memory_bytes", "gauge", "Memory that the exporter's process holds."
+)
 
 ALL: tuple[Family, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Family)

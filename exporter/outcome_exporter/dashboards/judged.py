@@ -1,0 +1,93 @@
+"""How SLOs and journeys stand, in PromQL: one number that sorts worst last, and its words.
+
+The same states and words as on the exporter's own page. Thresholds are those of the alerts: they
+are read from `slo_alert_burn_rate_threshold`, so that a panel and a page agree.
+"""
+
+from outcome_exporter import series
+from outcome_exporter.dashboards.promql import gauge, renamed
+from outcome_exporter.dashboards.style import BAD, FINE, IDLE, SPENT, WARN, Meaning
+
+BURNING, BUDGET_SPENT, SMOULDERING, KEPT, NO_TRAFFIC = 3, 2, 1, 0, -1
+
+STATES = {
+    BURNING: Meaning("burning", BAD),
+    BUDGET_SPENT: Meaning("budget spent", SPENT),
+    SMOULDERING: Meaning("smouldering", WARN),
+    KEPT: Meaning("fine", FINE),
+    NO_TRAFFIC: Meaning("no traffic", IDLE),
+}
+STATES_EXPLAINED = (
+    "burning: customers are failing fast enough to page. budget spent: more failed in the window "
+    "than promised. smouldering: slow damage, worth a ticket. no traffic: nobody tried for five "
+    "minutes, so nothing is known; that is not the same as fine."
+)
+
+CAREFUL_BELOW = 0.25
+"""Share of the budget below which the policy asks for care; at 0 it freezes releases."""
+POLICY = {
+    2: Meaning("freeze", BAD),
+    1: Meaning("careful", WARN),
+    0: Meaning("ship", FINE),
+}
+
+
+def of_journey(expr: str, labels: str = "journey") -> str:
+    """SLOs' values with labels of what they are about."""
+    return f"({expr}) * on (slo) group_left ({labels}) {gauge(series.SLO_INFO)}"
+
+
+def in_own_window(family: series.Family) -> str:
+    """What an SLO's own window says, by SLO."""
+    return f"{gauge(family)} and on (slo, window) {gauge(series.SLO_INFO)}"
+
+
+def budget_left(*, at_end: bool = False) -> str:
+    """Error budget left by SLO; rounded, since what is spent to the last event is 0."""
+    return f"round({gauge(series.SLO_BUDGET_REMAINING, at_end=at_end)}, 0.0001)"
+
+
+def burn_of(window: str) -> str:
+    """Burn rates by SLO and the label that says which window of a tier they are of."""
+    return renamed(gauge(series.SLO_BURN_RATE), "window", window)
+
+
+def firing(severity: str) -> str:
+    """Alert tiers whose both windows burn, as their thresholds."""
+    threshold = gauge(series.SLO_ALERT_THRESHOLD, severity=severity)
+    both = " and ".join(
+        f"({threshold} < on (slo, {window}) group_left () {burn_of(window)})"
+        for window in ("long_window", "short_window")
+    )
+    return f"({both})"
+
+
+def slo_state() -> str:
+    """The state of each SLO as a number."""
+    remaining = gauge(series.SLO_BUDGET_REMAINING)
+    nobody = f"{gauge(series.SLO_TRAFFIC_STATE, state='none')} == 1"
+    return " or ".join(
+        (
+            f"max by (slo) ({firing('page')}) * 0 + {BURNING}",
+            f"max by (slo) ({remaining} <= 0) * 0 + {BUDGET_SPENT}",
+            f"max by (slo) ({firing('ticket')}) * 0 + {SMOULDERING}",
+            f"max by (slo) ({nobody}) * 0 - 1",
+            f"{remaining} * 0",
+        )
+    )
+
+
+def journey_state() -> str:
+    """The state of each journey: that of its worst SLO."""
+    return f"max by (journey) ({of_journey(slo_state())})"
+
+
+def worst_slo() -> str:
+    """The SLO of each journey with the least budget left, as that share."""
+    return f"bottomk by (journey) (1, {of_journey(budget_left())})"
+
+
+def policy() -> str:
+    """What the error budget policy says of each SLO."""
+    left = budget_left()
+    return f"({left} <= bool 0) + ({left} < bool {CAREFUL_BELOW})"
