@@ -15,8 +15,10 @@ Needs the extra `grafana`.
 
 import json
 import ssl
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from outcome_exporter import __version__
@@ -24,7 +26,7 @@ from outcome_exporter.errors import GrafanaError, MissingExtra
 
 try:
     import niquests
-    from grafana_client import GrafanaApi
+    from grafana_client.api import GrafanaApi
     from grafana_client.client import GrafanaException, TokenAuth
 except ImportError as error:  # pragma: no cover  # the tests' environment has every extra
     raise MissingExtra("grafana", "pushing dashboards") from error
@@ -33,7 +35,7 @@ FOLDER_UID = "outcome-exporter"
 TIMEOUT_SECONDS = 30.0
 
 _EXISTS = {409, 412}
-"""409 is documented for an existing uid, 412 for an existing title."""
+"""What Grafana answers for a folder that exists: newer versions 409, older ones 412."""
 _REMEDIES = {
     401: "the token is wrong or has expired; make a new one for a service account",
     403: "the token may not do this; its service account needs the role Editor",
@@ -55,12 +57,12 @@ def push(files: Mapping[str, str], url: str, *, token: str, folder: str) -> Iter
         GrafanaError: Grafana cannot be reached or refuses; dashboards before that are uploaded.
     """
     api = _api(url, token)
-    _call(url, "the folder", _make_folder, api, folder)
-    for text in files.values():
-        board = json.loads(text)
-        answer = _call(url, f"dashboard {board['title']}", _upload, api, board)
-        where = answer.get("url", "") if isinstance(answer, dict) else ""
-        yield f"{board['title']}: {_origin(url)}{where}"
+    with closing(api.client.s):
+        _call(url, "the folder", lambda: _make_folder(api, folder))
+        for text in files.values():
+            board = json.loads(text)
+            answer = _call(url, f"dashboard {board['title']}", partial(_upload, api, board))
+            yield f"{board['title']}: {_origin(url)}{answer.get('url', '')}"
 
 
 def _api(url: str, token: str) -> GrafanaApi:
@@ -87,17 +89,23 @@ def _api(url: str, token: str) -> GrafanaApi:
     )
 
 
-def _make_folder(api: GrafanaApi, title: str) -> None:
+def _make_folder(api: GrafanaApi, title: str) -> object:
     try:
-        api.folder.create_folder(title, uid=FOLDER_UID)
+        return api.folder.create_folder(title, uid=FOLDER_UID)
     except GrafanaException as error:
         if error.status_code not in _EXISTS:
             raise
-        # Somebody else's folder of the same title would answer alike.
-        api.folder.get_folder(FOLDER_UID)
+    try:
+        return api.folder.get_folder(FOLDER_UID)
+    except GrafanaException as error:
+        if error.status_code != HTTPStatus.NOT_FOUND:
+            raise
+        raise GrafanaError(
+            f"a folder that is not ours is called {title!r}; give another title with --folder"
+        ) from None
 
 
-def _upload(api: GrafanaApi, board: dict[str, Any]) -> Any:
+def _upload(api: GrafanaApi, board: dict[str, object]) -> object:
     return api.dashboard.update_dashboard(
         {
             "dashboard": board,
@@ -108,10 +116,10 @@ def _upload(api: GrafanaApi, board: dict[str, Any]) -> Any:
     )
 
 
-def _call(url: str, what: str, function: Any, *arguments: Any) -> Any:
+def _call(url: str, what: str, function: Callable[[], object]) -> dict[str, object]:
     """Calls, and turns what goes wrong into one line with a remedy."""
     try:
-        return function(*arguments)
+        answer = function()
     except GrafanaException as error:
         if not error.status_code:
             raise GrafanaError(f"{url}: no answer within {TIMEOUT_SECONDS:g} s") from None
@@ -121,15 +129,18 @@ def _call(url: str, what: str, function: Any, *arguments: Any) -> Any:
         ) from None
     except niquests.exceptions.SSLError as error:
         raise GrafanaError(
-            f"{url}: its certificate is not trusted ({_innermost(error)}); set SSL_CERT_FILE to "
-            "the certificate of the authority that signed it"
+            f"{url}: its certificate is not trusted ({_innermost(error)}); set "
+            "REQUESTS_CA_BUNDLE to the certificate of the authority that signed it"
         ) from None
     except niquests.exceptions.JSONDecodeError:
-        raise GrafanaError(f"{url}: the answer is not Grafana's; {_REMEDIES[404]}") from None
+        answer = None
     except (niquests.exceptions.RequestException, OSError) as error:
         raise GrafanaError(
             f"{url}: cannot be reached ({_innermost(error)}); check the address and the network"
         ) from None
+    if not isinstance(answer, dict):
+        raise GrafanaError(f"{url}: the answer is not Grafana's; {_REMEDIES[404]}")
+    return answer
 
 
 def _said(error: GrafanaException) -> str:

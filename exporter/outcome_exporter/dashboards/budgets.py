@@ -21,7 +21,6 @@ from outcome_exporter.dashboards.sdk import dashboard
 from outcome_exporter.units import DAY, SECOND
 
 _SHOWN_MAX = 20
-_OWNED = {"owner": "=~$owner", "journey": "=~$journey"}
 _POLICY_EXPLAINED = (
     f"The policy: ship while there is budget; be careful below {judged.CAREFUL_BELOW:.0%}; freeze "
     "releases, and mend, once it is spent."
@@ -55,7 +54,7 @@ def build(known: Knowledge) -> dashboard.Dashboard:
 
 def _mine(expr: str, labels: str = "") -> str:
     """SLOs' values, of the chosen owners and journeys alone."""
-    info = gauge(series.SLO_INFO, **_OWNED)
+    info = gauge(series.SLO_INFO, owner="=~$owner", journey="=~$journey")
     return f"({expr}) * on (slo) group_left ({labels}) {info}"
 
 

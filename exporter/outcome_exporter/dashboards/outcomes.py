@@ -127,9 +127,10 @@ def _journeys(known: Knowledge) -> dashboard.Panel:
             Column(
                 "Journey",
                 label="journey",
+                texts=known.titles,
                 link=url(uids.JOURNEY, journey="${__value.raw}"),
                 link_title="Why?",
-                width=170,
+                width=230 if known.titles else 170,
             ),
             Column(
                 "State",

@@ -57,6 +57,8 @@ class Column:
     decimals: int | None = None
     thresholds: Thresholds = style.NEUTRAL
     meanings: Mapping[int, Meaning] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """What is shown in place of a label's value."""
     link: str = ""
     """Where a cell leads."""
     link_title: str = ""
@@ -417,6 +419,9 @@ def _column_override(column: Column) -> Override:
         properties.append(_property("custom.cellOptions", {"type": "color-text"}))
     if column.meanings:
         properties.append(_property("mappings", _mappings(column.meanings)))
+    if column.texts:
+        shown = {v: dashboard.ValueMappingResult(text) for v, text in column.texts.items()}
+        properties.append(_property("mappings", [dashboard.ValueMap(shown)]))
     if column.link:
         link = {"title": column.link_title, "url": column.link, "targetBlank": False}
         properties.append(_property("links", [link]))

@@ -119,7 +119,6 @@ def _journeys(known: Knowledge) -> dashboard.Panel:
 
 
 def _debts(known: Knowledge) -> dashboard.Panel:
-    here = {"cause_service": _HERE}
     return rows(
         "Which of my operations cost customers most?",
         "A register of technical debt that ranks itself by what customers lost in this time "
@@ -137,7 +136,7 @@ def _debts(known: Knowledge) -> dashboard.Panel:
             ),
             Column(
                 "Since",
-                expr=f"max by ({_WHAT}) ({gauge(series.CAUSE_SINCE, **here)})",
+                expr=f"max by ({_WHAT}) ({gauge(series.CAUSE_SINCE, cause_service=_HERE)})",
                 unit=style.SECONDS,
                 decimals=0,
                 width=90,
