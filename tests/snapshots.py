@@ -405,4 +405,6 @@ def _health(
         series.CHECKPOINT_DURATION: one(0.0625),
         series.CHECKPOINT_FAILURES: one(0),
         series.CONFIG_RELOAD_OK: one(1),
+        series.PROCESS_CPU: one(1_204.25),
+        series.PROCESS_MEMORY: one(201 << 20),
     }

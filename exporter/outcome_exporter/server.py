@@ -12,14 +12,16 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from outcome_exporter import check
+from prometheus_client import ProcessCollector
+
+from outcome_exporter import check, series
 from outcome_exporter.checkpoint import StateStore
 from outcome_exporter.config import Config
 from outcome_exporter.engine import Engine
 from outcome_exporter.errors import ConfigError, OutcomeExporterError, Problem, StorageError
 from outcome_exporter.intake import DurableIntake
 from outcome_exporter.log import DurableLog
-from outcome_exporter.model import OWN_KINDS, Kind, Snapshot
+from outcome_exporter.model import OWN_KINDS, Kind, Sample, Snapshot
 from outcome_exporter.receive import http
 from outcome_exporter.receive.counters import ReceiverCounters
 from outcome_exporter.receive.grpc import GrpcReceiver
@@ -139,7 +141,20 @@ class Server:
         return self._engine.failure
 
     def _snapshot(self) -> Snapshot:
-        return dict(self._engine.snapshot()) | dict(self._counters.snapshot())
+        return {**self._engine.snapshot(), **self._counters.snapshot(), **process_snapshot()}
+
+
+_PROCESS = ProcessCollector(registry=None)
+
+
+def process_snapshot() -> Snapshot:
+    """What the process itself costs; nothing where the system does not say, as outside Linux."""
+    found = {sample.name: sample.value for m in _PROCESS.collect() for sample in m.samples}
+    return {
+        family: [Sample((), found[family.name])]
+        for family in (series.PROCESS_CPU, series.PROCESS_MEMORY)
+        if family.name in found
+    }
 
 
 def serve(config_path: Path) -> None:

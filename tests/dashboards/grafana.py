@@ -89,9 +89,14 @@ def filled_in(expr: str, values: dict[str, list[str]], looked: Range, step: int)
         chosen = values[name]
         if len(chosen) == 1:
             return chosen[0]
-        return "(" + "|".join(map(re.escape, chosen)) + ")"
+        return "(" + "|".join(map(_escaped, chosen)) + ")"
 
     return re.sub(r"\$(\w+)", replace, expr)
+
+
+def _escaped(value: str) -> str:
+    """For a regular expression within quotes, as Grafana's Prometheus data source does it."""
+    return re.sub(r"[$^*{}\[\]'+?.()|]", r"\\\\\g<0>", value.replace("\\", "\\" * 4))
 
 
 class Failed(Exception):

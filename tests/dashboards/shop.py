@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from tests.dashboards.tsdb import History
+
 from outcome_exporter import series
 from outcome_exporter.config import Config
 from outcome_exporter.demo import settings
@@ -13,7 +15,6 @@ from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.receive.counters import ReceiverCounters
 from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import SECOND
-from tests.dashboards.tsdb import History
 
 CONFIG: Config = settings.load()
 

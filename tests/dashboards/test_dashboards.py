@@ -9,13 +9,14 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
+from tests import snapshots
+from tests.dashboards.grafana import panels as panels_of
+from tests.dashboards.grafana import queries
 
 from outcome_exporter import cli, dashboards, series
 from outcome_exporter.config import Config
 from outcome_exporter.dashboards import foreign, judged, panels, promql, sdk, uids
-from tests import snapshots
-from tests.dashboards.grafana import panels as panels_of
-from tests.dashboards.grafana import queries
+from outcome_exporter.server import process_snapshot
 
 ROOT = Path(__file__).parents[2]
 FILES = dashboards.generate(None)
@@ -256,3 +257,10 @@ def test_the_link_between_dashboards_is_one_that_grafana_understands():
         "/d/outcome-journey?${datasource:queryparam}&${job:queryparam}"
         "&var-journey=${__value.raw}&${__url_time_range}"
     )
+
+
+def test_the_server_shows_what_its_process_costs():
+    found = process_snapshot()
+    (cpu,), (memory,) = found[series.PROCESS_CPU], found[series.PROCESS_MEMORY]
+    assert 0 < cpu.value < 86_400
+    assert 1 << 20 < memory.value < 1 << 40

@@ -10,10 +10,11 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from outcome_exporter import exposition
-from outcome_exporter.model import Snapshot
 from tests.dashboards.grafana import Prometheus
 from tests.programs import require
+
+from outcome_exporter import exposition
+from outcome_exporter.model import Snapshot
 
 JOB = "outcome-exporter"
 _TARGET = f'job="{JOB}",instance="127.0.0.1:9464"'
@@ -39,7 +40,7 @@ class History:
                     family = line.split(" ")[2]
                     self._families.setdefault(family, [f"{line}\n".encode()])
                 continue
-            self._families[family].append(f"{_timed(line, at_seconds)}\n".encode())
+            self._families[family].append(f"{timed(line, at_seconds)}\n".encode())
 
     def write(self, file: Path) -> None:
         with file.open("wb") as out:
@@ -48,7 +49,8 @@ class History:
             out.write(b"# EOF\n")
 
 
-def _timed(line: str, at_seconds: float) -> str:
+def timed(line: str, at_seconds: float) -> str:
+    """A line of an exposition as a scrape would store it."""
     # Blocks hold no exemplars.
     series, _, value = line.partition(" # ")[0].rpartition(" ")
     name, brace, labels = series.partition("{")
@@ -79,7 +81,7 @@ def prometheus(history: History | Iterable[Path], folder: Path) -> Iterator[Prom
 
 
 @contextlib.contextmanager
-def running(data: Path, folder: Path) -> Iterator[Prometheus]:
+def running(data: Path, folder: Path, *options: str) -> Iterator[Prometheus]:
     """A Prometheus on a folder of blocks."""
     config = folder / "prometheus.yml"
     config.write_text("global: {}\n")
@@ -94,6 +96,7 @@ def running(data: Path, folder: Path) -> Iterator[Prometheus]:
                 f"--storage.tsdb.path={data}",
                 "--storage.tsdb.retention.time=10y",
                 f"--web.listen-address=127.0.0.1:{port}",
+                *options,
             ],
             stdout=log,
             stderr=log,

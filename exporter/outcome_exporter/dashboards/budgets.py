@@ -1,6 +1,6 @@
 """Error budgets: every promise, what is left of it, what alerts, and what the policy says."""
 
-from outcome_exporter import series
+from outcome_exporter import burn, series
 from outcome_exporter.dashboards import judged, style, uids
 from outcome_exporter.dashboards.knowledge import Knowledge
 from outcome_exporter.dashboards.panels import (
@@ -18,7 +18,7 @@ from outcome_exporter.dashboards.panels import (
 )
 from outcome_exporter.dashboards.promql import cut, gauge
 from outcome_exporter.dashboards.sdk import dashboard
-from outcome_exporter.units import DAY, SECOND
+from outcome_exporter.units import DAY, SECOND, format_duration
 
 _SHOWN_MAX = 20
 _POLICY_EXPLAINED = (
@@ -146,6 +146,7 @@ def _promises() -> dashboard.Panel:
                 unit=style.SECONDS,
                 decimals=0,
                 thresholds=style.below(DAY // SECOND, 3 * DAY // SECOND),
+                meanings=judged.LASTS,
                 width=95,
             ),
             Column(
@@ -183,15 +184,14 @@ def _promises() -> dashboard.Panel:
         ],
         sort="Budget left",
         descending=False,
-        height=12,
+        height=10,
     )
 
 
 def _alerts() -> dashboard.Panel:
     tier = "slo, severity, long_window, short_window"
     rates = {
-        window: f"max by ({tier}) ({_firing()} * 0 + on (slo, {window}) group_left () "
-        f"{judged.burn_of(window)})"
+        window: f"{judged.burn_of(window)} and on ({tier}) {_firing()}"
         for window in ("long_window", "short_window")
     }
     return rows(
@@ -228,14 +228,10 @@ def _firing() -> str:
 
 def _nearness() -> dashboard.Panel:
     threshold = gauge(series.SLO_ALERT_THRESHOLD)
-    long, short = (
-        f"({judged.burn_of(window)} / on (slo, {window}) group_right () {threshold})"
-        for window in ("long_window", "short_window")
-    )
+    long, short = judged.burn_of("long_window"), judged.burn_of("short_window")
     # Of two windows that must both burn, the slower one decides.
-    tier = "slo, long_window"
-    slower = f"({short} < {long}) or {long}"
-    near = f"max by ({tier}) ({_mine(slower)})"
+    slower = f"(({short}) < ({long}) or ({long})) / {threshold}"
+    near = f"max by (slo, long_window) ({_mine(slower)})"
     return matrix(
         f"How near is each alert? (the {_SHOWN_MAX} nearest)",
         "Burn rate as a share of the threshold, by the long window of the alert tier: from 100 % "
@@ -243,6 +239,7 @@ def _nearness() -> dashboard.Panel:
         Query(f"round({near}, 0.01) and on (slo) topk({_SHOWN_MAX}, max by (slo) ({near}))"),
         row="slo",
         column="long_window",
+        columns=[format_duration(tier.long_window) for tier in burn.TIERS],
         unit=style.PERCENT,
         decimals=0,
         thresholds=("transparent", (style.Step(style.WARN, 0.5), style.Step(style.BAD, 1))),

@@ -75,7 +75,7 @@ def _trust() -> list[dashboard.Panel]:
             thresholds=style.above(10, 60),
         ),
         stats(
-            "How many requests were refused?",
+            "Requests refused?",
             "Share of the requests of this time range that were refused. Senders try again what "
             "was refused for want of room; what was invalid is lost to them.",
             [
@@ -94,7 +94,7 @@ def _trust() -> list[dashboard.Panel]:
             nothing="no requests",
         ),
         stats(
-            "How many events found their attempt?",
+            "Events that found an attempt?",
             "Share of the business events of this time range that were not in vain: an attempt "
             "was waiting or came. Far below 100 %: the join keys of sender and configuration "
             "differ.",
@@ -136,14 +136,19 @@ def _intake() -> list[dashboard.Panel]:
             "What becomes of requests? (per second)",
             "Requests by receiver and result. accepted: durable and acknowledged. overloaded: "
             "asked to try again. Everything else is the sender's mistake.",
-            [Query(rate(series.REQUESTS, "receiver, result"), "{{receiver}} {{result}}")],
+            [Query(f"{rate(series.REQUESTS, 'receiver, result')} > 0", "{{receiver}} {{result}}")],
             width=8,
             unit=style.REQUESTS_PER_SECOND,
         ),
         lines(
             "How many bytes?",
             "Request bodies as they were sent, mostly compressed, by receiver and signal.",
-            [Query(rate(series.RECEIVED_BYTES, "receiver, signal"), "{{receiver}} {{signal}}")],
+            [
+                Query(
+                    f"{rate(series.RECEIVED_BYTES, 'receiver, signal')} > 0",
+                    "{{receiver}} {{signal}}",
+                )
+            ],
             width=8,
             unit="Bps",
         ),
@@ -200,9 +205,10 @@ def _join() -> list[dashboard.Panel]:
             "Which events wait in vain? (per minute)",
             "Business events for which no attempt came in time, by type: the attempt began "
             "without a trace, the trace was sampled away, or the join keys differ.",
-            [Query(f"60 * {rate(series.EVENTS_UNMATCHED, 'type')}", "{{type}}")],
+            [Query(f"60 * {rate(series.EVENTS_UNMATCHED, 'type')} > 0", "{{type}}")],
             width=12,
             decimals=1,
+            nothing="no event waits in vain",
         ),
         lines(
             "Which attempts wait for their verdict?",
@@ -217,12 +223,12 @@ def _left_out() -> list[dashboard.Panel]:
     late = f"60 * {rate(series.LATE_SPANS, '')}"
     return [
         lines(
-            "What was refused inside accepted requests? (per minute)",
-            "Spans and events that could not be used, by why; the sender was told.",
-            [Query(f"60 * {rate(series.REJECTED_ITEMS, 'signal, why')}", "{{signal}} {{why}}")],
+            "What was unusable? (per minute)",
+            "Spans and events of accepted requests that were left out, by why; senders were told.",
+            [Query(f"60 * {rate(series.REJECTED_ITEMS, 'signal, why')} > 0", "{{signal}} {{why}}")],
             width=6,
             decimals=1,
-            nothing="nothing was",
+            nothing="everything could be used",
         ),
         lines(
             "What came late or twice? (per minute)",
@@ -239,17 +245,19 @@ def _left_out() -> list[dashboard.Panel]:
             "Which times cannot be? (per minute)",
             "Times ahead of their arrival, which count as of their arrival, and times older than "
             "every window, which are in none. A clock is wrong somewhere.",
-            [Query(f"60 * {rate(series.SKEWED_TIMES, 'what')}", "{{what}}")],
+            [Query(f"60 * {rate(series.SKEWED_TIMES, 'what')} > 0", "{{what}}")],
             width=6,
             decimals=1,
+            nothing="all times can be",
         ),
         lines(
             "Which limits were hit? (per minute)",
             "Label values that became `other`, and what was forgotten to keep memory bounded. "
             "Raise the limit in the configuration, or send fewer distinct values.",
-            [Query(f"60 * {rate(series.OVERFLOW, 'what')}", "{{what}}")],
+            [Query(f"60 * {rate(series.OVERFLOW, 'what')} > 0", "{{what}}")],
             width=6,
             decimals=1,
+            nothing="no limit was hit",
         ),
     ]
 
@@ -265,25 +273,30 @@ def _running() -> list[dashboard.Panel]:
                 Query(f"max({gauge(series.LOG_SIZE)})", "in the log"),
                 Query(f"max({gauge(series.LOG_LAG)})", "not counted yet"),
             ],
-            width=6,
+            width=5,
             unit=style.BYTES,
         ),
         lines(
-            "How long does a checkpoint take, and does it fail?",
-            "Duration of the last checkpoint, and failures per minute: after one, the log grows "
-            "until the next succeeds.",
-            [
-                Query(f"max({gauge(series.CHECKPOINT_DURATION)})", "duration"),
-                Query(f"60 * {rate(series.CHECKPOINT_FAILURES, '')}", "failures per minute"),
-            ],
-            width=6,
+            "How long does a checkpoint take?",
+            "Duration of the last checkpoint, in which the exporter writes down what it knows.",
+            [Query(f"max({gauge(series.CHECKPOINT_DURATION)})", "duration")],
+            width=5,
             unit=style.SECONDS,
+        ),
+        lines(
+            "Do checkpoints fail? (per minute)",
+            "After one that failed, the log grows until the next succeeds; a full disk is the "
+            "usual cause.",
+            [Query(f"60 * {rate(series.CHECKPOINT_FAILURES, '')}", "failures")],
+            width=4,
+            decimals=1,
+            thresholds=style.ANY_IS_BAD,
         ),
         lines(
             "How much memory?",
             "Memory that the exporter's process holds.",
             [Query(f"max({gauge(series.PROCESS_MEMORY)})", "resident")],
-            width=6,
+            width=5,
             unit=style.BYTES,
         ),
         lines(
@@ -291,7 +304,7 @@ def _running() -> list[dashboard.Panel]:
             "Processor time of the exporter divided by the spans and events it counted: all of "
             "it, receiving and serving included.",
             [Query(f"{cpu} / (sum({rate(series.RECEIVED_ITEMS, '')}) > 0)", "CPU time")],
-            width=6,
+            width=5,
             unit=style.SECONDS,
             nothing="nothing comes in",
         ),

@@ -109,8 +109,8 @@ def _impact(known: Knowledge) -> list[dashboard.Panel]:
             "Money of this time range. At risk: of bad outcomes. Lost: of those that no retry "
             "saved; a part of at risk.",
             [
-                Query(_money_of("at_risk"), "at risk {{currency}}"),
-                Query(_money_of("lost"), "lost {{currency}}"),
+                Query(_money_of("at_risk"), style.money_legend(known.currencies, "at risk")),
+                Query(_money_of("lost"), style.money_legend(known.currencies, "lost")),
             ],
             width=7,
             unit=money,
@@ -159,7 +159,7 @@ def _promise() -> list[dashboard.Panel]:
             width=12,
             unit=style.PERCENT,
             decimals=2,
-            dashed=["/ promised$/"],
+            dashed={"/ promised$/": ""},
             least=None,
             most=1,
         ),
@@ -176,7 +176,7 @@ def _promise() -> list[dashboard.Panel]:
             unit=style.PERCENT,
             decimals=0,
             thresholds=(style.PLAIN, (style.Step(style.BAD, 0),)),
-            dashed=["/ in a day$/"],
+            dashed={"/ in a day$/": ""},
             least=0,
             most=1,
         ),
@@ -187,20 +187,21 @@ def _burn() -> list[dashboard.Panel]:
     return [
         lines(
             "When does it alert?",
-            "Burn rate: how many times faster than allowed the budget is spent, by window. At 1 "
-            "it lasts exactly as long as promised. Dashed: thresholds; an alert fires while both "
-            "of its windows are above its line. The scale is logarithmic.",
+            "Burn rate by window: how many times faster than allowed the budget is spent. At 1 "
+            "it lasts exactly as long as promised. Dashed: thresholds; an alert fires while its "
+            "long and its short window are above its line. Windows without a bad outcome are "
+            "left out; the scale is logarithmic.",
             [
                 Query(f"{gauge(series.SLO_BURN_RATE, slo='$slo')} > 0", "{{window}}"),
                 Query(
                     gauge(series.SLO_ALERT_THRESHOLD, slo="$slo"),
-                    "{{severity}} if {{long_window}} and {{short_window}} are above",
+                    "{{severity}} above, {{long_window}} and {{short_window}}",
                 ),
             ],
             width=16,
             unit=style.TIMES,
             decimals=1,
-            dashed=["/ if /"],
+            dashed={"/^page above/": style.BAD, "/^ticket above/": style.WARN},
             least=None,
             log=True,
         ),
@@ -210,10 +211,11 @@ def _burn() -> list[dashboard.Panel]:
             "window, which also stands for a budget that does not burn. 0: it is spent.",
             [Query(gauge(series.SLO_BUDGET_EXHAUSTION, slo="$slo"), "{{slo}}")],
             width=8,
-            height=4,
+            height=8,
             unit=style.SECONDS,
             decimals=1,
             thresholds=style.below(DAY // SECOND, 3 * DAY // SECOND),
+            meanings=judged.LASTS,
         ),
     ]
 
@@ -344,7 +346,7 @@ def _suspects() -> dashboard.Panel:
             "{{dimension}} = {{value}}",
         ),
         width=24,
-        height=6,
+        height=5,
         unit=style.PERCENT,
         decimals=0,
         thresholds=(style.IDLE, (style.Step(style.WARN, 0.3), style.Step(style.BAD, 0.6))),

@@ -6,16 +6,16 @@ are read from `slo_alert_burn_rate_threshold`, so that a panel and a page agree.
 
 from outcome_exporter import series
 from outcome_exporter.dashboards.promql import gauge, renamed
-from outcome_exporter.dashboards.style import BAD, FINE, IDLE, SPENT, WARN, Meaning
+from outcome_exporter.dashboards.style import BAD, FINE, IDLE, SMOULDERING, SPENT, WARN, Meaning
 
-BURNING, BUDGET_SPENT, SMOULDERING, KEPT, NO_TRAFFIC = 3, 2, 1, 0, -1
+_BURNING, _BUDGET_SPENT, _SMOULDERING, _KEPT, _NO_TRAFFIC = 3, 2, 1, 0, -1
 
 STATES = {
-    BURNING: Meaning("burning", BAD),
-    BUDGET_SPENT: Meaning("budget spent", SPENT),
-    SMOULDERING: Meaning("smouldering", WARN),
-    KEPT: Meaning("fine", FINE),
-    NO_TRAFFIC: Meaning("no traffic", IDLE),
+    _BURNING: Meaning("burning", BAD),
+    _BUDGET_SPENT: Meaning("budget spent", SPENT),
+    _SMOULDERING: Meaning("smouldering", SMOULDERING),
+    _KEPT: Meaning("fine", FINE),
+    _NO_TRAFFIC: Meaning("no traffic", IDLE),
 }
 STATES_EXPLAINED = (
     "burning: customers are failing fast enough to page. budget spent: more failed in the window "
@@ -25,6 +25,8 @@ STATES_EXPLAINED = (
 
 CAREFUL_BELOW = 0.25
 """Share of the budget below which the policy asks for care; at 0 it freezes releases."""
+LASTS = {0: Meaning("spent", BAD)}
+"""In place of no time left."""
 POLICY = {
     2: Meaning("freeze", BAD),
     1: Meaning("careful", WARN),
@@ -47,19 +49,28 @@ def budget_left(*, at_end: bool = False) -> str:
     return f"round({gauge(series.SLO_BUDGET_REMAINING, at_end=at_end)}, 0.0001)"
 
 
-def burn_of(window: str) -> str:
-    """Burn rates by SLO and the label that says which window of a tier they are of."""
-    return renamed(gauge(series.SLO_BURN_RATE), "window", window)
-
-
 def firing(severity: str) -> str:
     """Alert tiers whose both windows burn, as their thresholds."""
-    threshold = gauge(series.SLO_ALERT_THRESHOLD, severity=severity)
-    both = " and ".join(
-        f"({threshold} < on (slo, {window}) group_left () {burn_of(window)})"
-        for window in ("long_window", "short_window")
+    return f"({burning('long_window', severity)} and {burning('short_window', severity)})"
+
+
+def burning(window: str, severity: str) -> str:
+    """Alert tiers of which one window, the long or the short one, burns: as their thresholds."""
+    # The label goes to the thresholds, of which there are fewer than of burn rates.
+    threshold = renamed(gauge(series.SLO_ALERT_THRESHOLD, severity=severity), window, "window")
+    tier = ", ".join(series.SLO_ALERT_THRESHOLD.labels)
+    burn = gauge(series.SLO_BURN_RATE)
+    return f"max by ({tier}) ({threshold} < on (slo, window) group_left () {burn})"
+
+
+def burn_of(window: str) -> str:
+    """Burn rates of one window of each alert tier, the long or the short one."""
+    threshold = renamed(gauge(series.SLO_ALERT_THRESHOLD), window, "window")
+    tier = ", ".join(series.SLO_ALERT_THRESHOLD.labels)
+    return (
+        f"sum by ({tier}) ({threshold} * 0 + on (slo, window) group_left () "
+        f"{gauge(series.SLO_BURN_RATE)})"
     )
-    return f"({both})"
 
 
 def slo_state() -> str:
@@ -68,11 +79,11 @@ def slo_state() -> str:
     nobody = f"{gauge(series.SLO_TRAFFIC_STATE, state='none')} == 1"
     return " or ".join(
         (
-            f"max by (slo) ({firing('page')}) * 0 + {BURNING}",
-            f"max by (slo) ({remaining} <= 0) * 0 + {BUDGET_SPENT}",
-            f"max by (slo) ({firing('ticket')}) * 0 + {SMOULDERING}",
-            f"max by (slo) ({nobody}) * 0 - 1",
-            f"{remaining} * 0",
+            f"max by (slo) ({firing('page')}) * 0 + {_BURNING}",
+            f"max by (slo) ({remaining} <= 0) * 0 + {_BUDGET_SPENT}",
+            f"max by (slo) ({firing('ticket')}) * 0 + {_SMOULDERING}",
+            f"max by (slo) ({nobody}) * 0 - {-_NO_TRAFFIC}",
+            f"{remaining} * 0 + {_KEPT}",
         )
     )
 

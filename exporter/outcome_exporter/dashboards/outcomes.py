@@ -54,7 +54,7 @@ def _numbers(known: Knowledge) -> list[dashboard.Panel]:
                 Query(f"count({states} == {number}) or vector(0)", meaning.text)
                 for number, meaning in sorted(judged.STATES.items(), reverse=True)
             ],
-            width=12,
+            width=10,
             decimals=0,
             colours={
                 meaning.text: (style.IDLE, (style.Step(meaning.colour, 1),))
@@ -66,8 +66,8 @@ def _numbers(known: Knowledge) -> list[dashboard.Panel]:
             "Value of what customers tried to get in this time range. At risk: their outcome was "
             "bad, though a retry may have saved it. Lost: no retry did, too.",
             [
-                Query(_money_of("at_risk"), "at risk {{currency}}"),
-                Query(_money_of("lost"), "lost {{currency}}"),
+                Query(_money_of("at_risk"), style.money_legend(known.currencies, "at risk")),
+                Query(_money_of("lost"), style.money_legend(known.currencies, "lost")),
             ],
             width=6,
             unit=style.money_unit(known.currencies),
@@ -75,7 +75,7 @@ def _numbers(known: Knowledge) -> list[dashboard.Panel]:
             nothing="no journey names a value",
         ),
         stats(
-            "Which budgets run out within a day?",
+            "Budgets gone within a day?",
             "Promises that still have error budget, yet at the speed of the last 6 hours will have "
             "none in 24 hours. Spent ones are counted as such among the journeys.",
             [
@@ -85,18 +85,18 @@ def _numbers(known: Knowledge) -> list[dashboard.Panel]:
                     "SLOs",
                 )
             ],
-            width=3,
+            width=4,
             decimals=0,
             thresholds=style.ANY_IS_BAD,
         ),
         stats(
-            "How many users were hurt today?",
+            "Users hurt today?",
             "Distinct users with at least one bad outcome in the last 24 hours, the largest "
             "number of any journey; one user may be hurt on several. Estimated, error 1.6 %.",
             [
                 Query(f"max({gauge(series.USERS, outcome='bad', window='1d')})", "users"),
             ],
-            width=3,
+            width=4,
             decimals=0,
             thresholds=style.ANY_IS_A_WARNING,
             nothing="no journey names a user",
@@ -167,6 +167,7 @@ def _journeys(known: Knowledge) -> dashboard.Panel:
                 unit=style.SECONDS,
                 decimals=0,
                 thresholds=style.below(DAY // SECOND, 3 * DAY // SECOND),
+                meanings=judged.LASTS,
                 width=100,
             ),
             Column(
@@ -201,7 +202,7 @@ def _journeys(known: Knowledge) -> dashboard.Panel:
         ],
         sort="State",
         descending=True,
-        height=11,
+        height=9,
     )
 
 
@@ -233,7 +234,7 @@ def _money(known: Knowledge) -> list[dashboard.Panel]:
             [
                 Query(
                     f"60 * {rate(series.VALUE, 'state, currency')}",
-                    "{{state}}" + ("" if len(known.currencies) == 1 else " {{currency}}"),
+                    style.money_legend(known.currencies, "{{state}}"),
                 )
             ],
             width=12,

@@ -124,7 +124,7 @@ def lines(
     stacked: bool = False,
     bars: bool = False,
     colours: Mapping[str, str] | None = None,
-    dashed: Sequence[str] = (),
+    dashed: Mapping[str, str] | None = None,
     least: float | None = 0,
     most: float | None = None,
     log: bool = False,
@@ -146,7 +146,7 @@ def lines(
         stacked: The parts add up to a whole.
         bars: Counts of intervals, rather than a course.
         colours: Fixed ones, by a series' name.
-        dashed: Patterns of the names of limits and projections.
+        dashed: Patterns of the names of limits and projections, and their colour if they have one.
         least: Where the scale begins at least; None: where the values do.
         most: Where it ends at least.
         log: The scale is logarithmic.
@@ -185,9 +185,14 @@ def lines(
     dash = {"fill": "dash", "dash": [8, 8]}
     overrides += [
         _override_matching(
-            pattern, [_property("custom.lineStyle", dash), _property("custom.fillOpacity", 0)]
+            pattern,
+            [
+                _property("custom.lineStyle", dash),
+                _property("custom.fillOpacity", 0),
+                *([_property("color", _fixed(colour))] if colour else []),
+            ],
         )
-        for pattern in dashed
+        for pattern, colour in (dashed or {}).items()
     ]
     if trace_url:
         overrides.append(_override("trace_id", [_property("links", [_trace_link(trace_url)])]))
@@ -353,6 +358,7 @@ def matrix(
     *,
     row: str,
     column: str,
+    columns: Sequence[str],
     unit: str,
     decimals: int,
     thresholds: Thresholds,
@@ -360,14 +366,28 @@ def matrix(
     height: int = 9,
     nothing: str = NOTHING,
 ) -> dashboard.Panel:
-    """A table of one query whose cells are coloured: one label down, another across."""
+    """A table of one query whose cells are coloured: one label down, another across.
+
+    `columns` are the values of the other label that come first, in this order.
+    """
     options = {"rowField": row, "columnField": column, "valueField": "Value", "emptyValue": "null"}
+    corner = f"{row}\\{column}"
     panel = _table(
         title,
         description,
         [_target(query, 0, instant=True, as_table=True)],
-        [_transformation("groupingToMatrix", options)],
-        [_override(f"{row}\\{column}", [_property("displayName", row.upper())])],
+        [
+            _transformation("groupingToMatrix", options),
+            _transformation(
+                "organize",
+                {
+                    "excludeByName": {},
+                    "indexByName": {name: n for n, name in enumerate((corner, *columns))},
+                    "renameByName": {corner: row.upper()},
+                },
+            ),
+        ],
+        [],
         size=(width, height),
         nothing=nothing,
     )
@@ -419,6 +439,7 @@ def _column_override(column: Column) -> Override:
         properties.append(_property("custom.cellOptions", {"type": "color-text"}))
     if column.meanings:
         properties.append(_property("mappings", _mappings(column.meanings)))
+        properties.append(_property("custom.align", "left"))
     if column.texts:
         shown = {v: dashboard.ValueMappingResult(text) for v, text in column.texts.items()}
         properties.append(_property("mappings", [dashboard.ValueMap(shown)]))

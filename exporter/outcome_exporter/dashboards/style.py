@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 FINE = "green"
 WARN = "orange"
-SPENT = "semi-dark-red"
+SPENT = "orange"
+SMOULDERING = "yellow"
 BAD = "red"
 IDLE = "#8e8e8e"
 """Grey: nothing is known, which is not the same as fine."""
@@ -15,7 +16,8 @@ PLAIN = "text"
 
 PERCENT = "percentunit"
 SECONDS = "s"
-COUNT = "short"
+COUNT = "locale"
+"""With thousands separators, not shortened: 1,621 and not 2 K."""
 BYTES = "bytes"
 PER_SECOND = "cps"
 REQUESTS_PER_SECOND = "reqps"
@@ -70,6 +72,11 @@ def below(bad: float, warn: float) -> Thresholds:
 def above(warn: float, bad: float) -> Thresholds:
     """Fine, a warning from a value on, bad from another."""
     return FINE, (Step(WARN, warn), Step(BAD, bad))
+
+
+def money_legend(currencies: frozenset[str], text: str) -> str:
+    """A series' name, with its currency unless the unit shows it."""
+    return text if len(currencies) == 1 else f"{text} {{{{currency}}}}"
 
 
 def money_unit(currencies: frozenset[str]) -> str:
