@@ -248,8 +248,14 @@ def _nearness() -> dashboard.Panel:
     )
 
 
+def _worst() -> str:
+    """The chosen SLOs with the least budget left at the end: worked out once, not at each point."""
+    info = gauge(series.SLO_INFO, at_end=True, owner="=~$owner", journey="=~$journey")
+    left = judged.budget_left(at_end=True)
+    return f"bottomk({_SHOWN_MAX}, {left} and on (slo) {info})"
+
+
 def _course() -> dashboard.Panel:
-    at_end = judged.budget_left(at_end=True)
     return lines(
         f"How did the budgets go? (the {_SHOWN_MAX} worst)",
         "Error budget left in the SLO's window over time: 100 % is untouched, 0 % spent, below "
@@ -257,8 +263,7 @@ def _course() -> dashboard.Panel:
         "outcomes leave the window.",
         [
             Query(
-                f"({_mine(judged.budget_left())}) and on (slo) "
-                f"bottomk({_SHOWN_MAX}, {_mine(at_end)})",
+                f"{judged.budget_left()} and on (slo) {_worst()}",
                 "{{slo}}",
             )
         ],
@@ -274,7 +279,6 @@ def _course() -> dashboard.Panel:
 
 def _burn() -> dashboard.Panel:
     rate = gauge(series.SLO_BURN_RATE, window="6h")
-    at_end = gauge(series.SLO_BUDGET_REMAINING, at_end=True)
     return lines(
         f"How fast do they burn? (6 hours, the {_SHOWN_MAX} worst)",
         "Burn rate over the 6 hours before each moment, of the SLOs with the least budget now: "
@@ -282,7 +286,7 @@ def _burn() -> dashboard.Panel:
         "must.",
         [
             Query(
-                f"round({_mine(rate)}, 0.01) and on (slo) bottomk({_SHOWN_MAX}, {_mine(at_end)})",
+                f"round({rate}, 0.01) and on (slo) {_worst()}",
                 "{{slo}}",
             )
         ],

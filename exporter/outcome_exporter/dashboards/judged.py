@@ -4,9 +4,10 @@ The same states and words as on the exporter's own page. Thresholds are those of
 are read from `slo_alert_burn_rate_threshold`, so that a panel and a page agree.
 """
 
-from outcome_exporter import series
-from outcome_exporter.dashboards.promql import gauge, renamed
+from outcome_exporter import burn, series
+from outcome_exporter.dashboards.promql import gauge, renamed, select
 from outcome_exporter.dashboards.style import BAD, FINE, IDLE, SMOULDERING, SPENT, WARN, Meaning
+from outcome_exporter.units import format_duration
 
 _BURNING, _BUDGET_SPENT, _SMOULDERING, _KEPT, _NO_TRAFFIC = 3, 2, 1, 0, -1
 
@@ -27,6 +28,9 @@ CAREFUL_BELOW = 0.25
 """Share of the budget below which the policy asks for care; at 0 it freezes releases."""
 LASTS = {0: Meaning("spent", BAD)}
 """In place of no time left."""
+_PAGING = [tier for tier in burn.TIERS if tier.severity == "page"]
+_LONG = "=~" + "|".join(format_duration(tier.long_window) for tier in _PAGING)
+_SHORT = "=~" + "|".join(format_duration(tier.short_window) for tier in _PAGING)
 POLICY = {
     2: Meaning("freeze", BAD),
     1: Meaning("careful", WARN),
@@ -34,9 +38,9 @@ POLICY = {
 }
 
 
-def of_journey(expr: str, labels: str = "journey") -> str:
+def of_journey(expr: str, labels: str = "journey", *, at_end: bool = False) -> str:
     """SLOs' values with labels of what they are about."""
-    return f"({expr}) * on (slo) group_left ({labels}) {gauge(series.SLO_INFO)}"
+    return f"({expr}) * on (slo) group_left ({labels}) {gauge(series.SLO_INFO, at_end=at_end)}"
 
 
 def in_own_window(family: series.Family) -> str:
@@ -91,6 +95,43 @@ def slo_state() -> str:
 def journey_state() -> str:
     """The state of each journey: that of its worst SLO."""
     return f"max by (journey) ({of_journey(slo_state())})"
+
+
+def states_over_time(journeys_max: int) -> str:
+    """The states of the journeys with the least budget at the end of the range, without tickets.
+
+    Over time a state must be cheap: 1,000 SLOs have 8,000 burn rates at each of the points. So
+    the worst journeys are found first, which Prometheus does once since all of it is `@ end()`,
+    and everything else is worked out for their SLOs alone.
+    """
+    left = of_journey(budget_left(at_end=True), at_end=True)
+    worst = (
+        f"({gauge(series.SLO_INFO, at_end=True)} and on (journey) "
+        f"bottomk({journeys_max}, min by (journey) ({left})))"
+    )
+
+    def of_worst(family: series.Family, **matchers: str) -> str:
+        by = ", ".join(family.labels)
+        return f"max by ({by}) ({select(family, **matchers)} and on (slo) {worst})"
+
+    threshold = gauge(series.SLO_ALERT_THRESHOLD, at_end=True, severity="page")
+    tier = ", ".join(series.SLO_ALERT_THRESHOLD.labels)
+    burns = " and ".join(
+        f"max by ({tier}) ({renamed(threshold, window, 'window')} < on (slo, window) "
+        f"group_left () {of_worst(series.SLO_BURN_RATE, window=windows)})"
+        for window, windows in (("long_window", _LONG), ("short_window", _SHORT))
+    )
+    remaining = of_worst(series.SLO_BUDGET_REMAINING)
+    nobody = f"max by (slo) ({of_worst(series.SLO_TRAFFIC_STATE, state='none')} == 1)"
+    states = " or ".join(
+        (
+            f"max by (slo) ({burns}) * 0 + {_BURNING}",
+            f"({remaining} <= 0) * 0 + {_BUDGET_SPENT}",
+            f"{nobody} * 0 - {-_NO_TRAFFIC}",
+            f"{remaining} * 0 + {_KEPT}",
+        )
+    )
+    return f"max by (journey) ({of_journey(states, at_end=True)})"
 
 
 def worst_slo() -> str:

@@ -206,21 +206,17 @@ def _journeys(known: Knowledge) -> dashboard.Panel:
     )
 
 
-def _worst_journeys(expr: str) -> str:
-    left = f"min by (journey) ({judged.of_journey(judged.budget_left(at_end=True))})"
-    return f"({expr}) and on (journey) bottomk({_SHOWN_MAX}, {left})"
-
-
 def _states() -> dashboard.Panel:
     return timeline(
         f"How has it been? (the {_SHOWN_MAX} worst)",
-        "State of each journey over time. Over long ranges an incident of minutes may fall "
-        f"between two points; zoom in to see it. {judged.STATES_EXPLAINED}",
-        Query(_worst_journeys(judged.journey_state()), "{{journey}}"),
+        "State of each journey over time, smouldering left out and by the usual paging windows. "
+        "Over long ranges an incident of minutes may fall between two points; zoom in to see it. "
+        f"{judged.STATES_EXPLAINED}",
+        Query(judged.states_over_time(_SHOWN_MAX), "{{journey}}"),
         judged.STATES,
         width=12,
         height=9,
-        points_max=200,
+        points_max=150,
     )
 
 
