@@ -9,11 +9,12 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from tests import snapshots
 from tests.dashboards.grafana import panels as panels_of
 from tests.dashboards.grafana import queries
 
-from outcome_exporter import cli, dashboards, series
+from outcome_exporter import cli, dashboards, exposition, series
 from outcome_exporter.config import Config
 from outcome_exporter.dashboards import foreign, judged, panels, promql, sdk, uids
 from outcome_exporter.server import process_snapshot
@@ -264,3 +265,12 @@ def test_the_server_shows_what_its_process_costs():
     (cpu,), (memory,) = found[series.PROCESS_CPU], found[series.PROCESS_MEMORY]
     assert 0 < cpu.value < 86_400
     assert 1 << 20 < memory.value < 1 << 40
+
+
+def test_the_data_source_leads_from_our_exemplars_to_traces():
+    text = (ROOT / "examples" / "grafana" / "datasource.yaml").read_text(encoding="utf-8")
+    (source,) = yaml.safe_load(text)["datasources"]
+    assert source["type"] == "prometheus"
+    (destination,) = source["jsonData"]["exemplarTraceIdDestinations"]
+    burning = exposition.render(snapshots.burning().snapshot, openmetrics=True).decode()
+    assert f'# {{{destination["name"]}="' in burning
