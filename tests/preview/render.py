@@ -43,6 +43,8 @@ def draw(found: Prometheus, looked: Range, folder: Path) -> None:
                     "--no-sandbox",
                     "--disable-gpu",
                     "--hide-scrollbars",
+                    # Small enough for a README.
+                    "--force-device-scale-factor=0.7",
                     f"--user-data-dir={work}/profile",
                     f"--window-size={drawing.WIDTH},{height}",
                     f"--screenshot={picture}",
