@@ -26,6 +26,8 @@ _CAUSE = ", ".join(series.CAUSE)
 _CAUSE_LEGEND = "{{cause_service}} {{cause_operation}} {{cause_version}} {{cause_kind}}"
 _SERVING = "=~SPAN_KIND_SERVER|SPAN_KIND_CONSUMER"
 _BLAMED = "=~$service"
+_SLOS = "=~$slos"
+"""All SLOs of the journey: a hidden variable, so that no query reads those of other journeys."""
 
 
 def build(known: Knowledge) -> dashboard.Dashboard:
@@ -39,6 +41,15 @@ def build(known: Knowledge) -> dashboard.Dashboard:
             *datasource_variables(),
             variable("journey", "Journey", series.PENDING_ATTEMPTS, "journey", multi=False),
             variable("slo", "SLO", series.SLO_INFO, "slo", multi=False, journey=_HERE),
+            variable(
+                "slos",
+                "All SLOs",
+                series.SLO_INFO,
+                "slo",
+                multi=True,
+                hidden=True,
+                journey=_HERE,
+            ),
             variable(
                 "service",
                 "Blamed services",
@@ -135,15 +146,10 @@ def _money_of(state: str) -> str:
     return f"round({grown(series.VALUE, 'currency', journey=_HERE, state=state)}, 0.01)"
 
 
-def _of_here(expr: str) -> str:
-    """SLOs' values, of this journey's SLOs alone."""
-    return f"({expr}) and on (slo) {_info()}"
-
-
 def _promise() -> list[dashboard.Panel]:
-    left = judged.budget_left()
-    lasts = f"({gauge(series.SLO_BUDGET_EXHAUSTION)} > 0)"
-    burns = f"({gauge(series.SLO_BURN_RATE, window='6h')} > bool 0)"
+    left = judged.budget_left(slo=_SLOS)
+    lasts = f"({gauge(series.SLO_BUDGET_EXHAUSTION, slo=_SLOS)} > 0)"
+    burns = f"({gauge(series.SLO_BURN_RATE, slo=_SLOS, window='6h')} > bool 0)"
     day = DAY // SECOND
     in_a_day = f"{left} - on (slo) clamp_max({left} * {day} / on (slo) {lasts}, 10) * on (slo) "
     in_a_day += f"sum by (slo) {burns}"
@@ -153,8 +159,8 @@ def _promise() -> list[dashboard.Panel]:
             "Share of good attempts in the hour before each moment (SLI), and as a dashed line "
             "what was promised (objective). Marks show deployments and flag changes.",
             [
-                Query(_of_here(gauge(series.SLO_SLI, window="1h")), "{{slo}}"),
-                Query(_of_here(gauge(series.SLO_OBJECTIVE)), "{{slo}} promised"),
+                Query(gauge(series.SLO_SLI, slo=_SLOS, window="1h"), "{{slo}}"),
+                Query(gauge(series.SLO_OBJECTIVE, slo=_SLOS), "{{slo}} promised"),
             ],
             width=12,
             unit=style.PERCENT,
@@ -169,8 +175,8 @@ def _promise() -> list[dashboard.Panel]:
             "100 % is untouched, at 0 % it is spent, below that more failed than was promised. "
             "Dashed: what is left in 24 hours if the last 6 hours go on.",
             [
-                Query(_of_here(left), "{{slo}}"),
-                Query(_of_here(in_a_day), "{{slo}} in a day"),
+                Query(left, "{{slo}}"),
+                Query(in_a_day, "{{slo}} in a day"),
             ],
             width=12,
             unit=style.PERCENT,

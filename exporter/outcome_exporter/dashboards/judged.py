@@ -48,9 +48,11 @@ def in_own_window(family: series.Family) -> str:
     return f"{gauge(family)} and on (slo, window) {gauge(series.SLO_INFO)}"
 
 
-def budget_left(*, at_end: bool = False) -> str:
+def budget_left(*, at_end: bool = False, slo: str = "") -> str:
     """Error budget left by SLO; rounded, since what is spent to the last event is 0."""
-    return f"round({gauge(series.SLO_BUDGET_REMAINING, at_end=at_end)}, 0.0001)"
+    only = {"slo": slo} if slo else {}
+    remaining = gauge(series.SLO_BUDGET_REMAINING, at_end=at_end, **only)
+    return f"round({remaining}, 0.0001)"
 
 
 def firing(severity: str) -> str:

@@ -216,7 +216,7 @@ def _states() -> dashboard.Panel:
         judged.STATES,
         width=12,
         height=9,
-        points_max=150,
+        points_max=80,
     )
 
 

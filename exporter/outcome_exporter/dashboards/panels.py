@@ -577,13 +577,22 @@ def datasource_variables() -> list[dashboard.VariableModel]:
 
 
 def variable(
-    name: str, label: str, family: Family, of: str, *, multi: bool, **matchers: str
+    name: str,
+    label: str,
+    family: Family,
+    of: str,
+    *,
+    multi: bool,
+    hidden: bool = False,
+    **matchers: str,
 ) -> dashboard.VariableModel:
     """A variable of the values of a label; `multi` ones begin with all of them."""
     assert of in family.labels, (family.name, of)
-    return _query_variable(
-        name, label, f"label_values({select(family, **matchers)}, {of})", multi=multi
-    )
+    query = f"label_values({select(family, **matchers)}, {of})"
+    found = _query_variable(name, label, query, multi=multi)
+    if hidden:
+        found.hide = dashboard.VariableHide.HIDE_VARIABLE
+    return found
 
 
 def _query_variable(name: str, label: str, query: str, *, multi: bool) -> dashboard.VariableModel:
