@@ -129,6 +129,8 @@ def page(
 def _header(board: dict[str, Any], values: Mapping[str, list[str]], looked: Range) -> str:
     chips = []
     for variable in board["templating"]["list"]:
+        if variable.get("hide"):
+            continue
         value = values[variable["name"]]
         shown = "All" if variable.get("multi") and len(value) > 1 else ", ".join(value)
         chips.append(f"<span>{escape(variable['label'])} <i>{escape(shown)}</i></span>")
