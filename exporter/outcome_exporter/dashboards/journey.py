@@ -98,8 +98,8 @@ def _impact(known: Knowledge) -> list[dashboard.Panel]:
             nothing="the journey names no user",
         ),
         stats(
-            "How many attempts went badly?",
-            "Share of the attempts of this time range that ended badly, and how many those were.",
+            "Attempts that went badly?",
+            "Share of the attempts of this time range whose outcome was bad, for whatever reason.",
             [
                 Query(
                     ratio(
