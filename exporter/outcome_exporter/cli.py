@@ -33,14 +33,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-generating = typer.Typer(
-    name="generate",
-    help="Write what other programs read: dashboards for Grafana.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(generating)
-
 ConfigFile = Annotated[
     Path,
     typer.Option("--config", "-c", metavar="FILE", help="The configuration, a YAML file."),
@@ -218,7 +210,7 @@ def schema() -> None:
     typer.echo(json.dumps(config.json_schema(), indent=2, ensure_ascii=False))
 
 
-@generating.command("dashboards")
+@generate.command("dashboards")
 def generate_dashboards(
     *,
     config: OptionalConfigFile = None,
