@@ -409,5 +409,6 @@ def _health(
         series.CONNECTIONS_CUT: [Sample(("metrics", "slow_headers"), 0.0)],
         series.CREDENTIALS_OK: [Sample(("metrics",), 1.0)],
         series.CLOCK_AHEAD: one(0),
-        series.RESIDENT_MEMORY: one(402_653_184),
+        series.PROCESS_CPU: one(1_204.25),
+        series.PROCESS_MEMORY: one(201 << 20),
     }

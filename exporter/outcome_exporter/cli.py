@@ -8,6 +8,7 @@ else. Bugs keep their traceback.
 
 import importlib
 import json
+import os
 import sys
 import time
 from enum import StrEnum
@@ -19,6 +20,7 @@ import typer
 from outcome_exporter import __version__
 from outcome_exporter.errors import (
     ConfigError,
+    GrafanaError,
     ListenError,
     OutcomeExporterError,
     Problem,
@@ -36,6 +38,15 @@ app = typer.Typer(
 ConfigFile = Annotated[
     Path,
     typer.Option("--config", "-c", metavar="FILE", help="The configuration, a YAML file."),
+]
+OptionalConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="The configuration: adds titles, currencies and links to traces.",
+    ),
 ]
 
 
@@ -211,6 +222,85 @@ def schema() -> None:
     from outcome_exporter import config  # noqa: PLC0415  # see above
 
     typer.echo(json.dumps(config.json_schema(), indent=2, ensure_ascii=False))
+
+
+@generate.command("dashboards")
+def generate_dashboards(
+    *,
+    config: OptionalConfigFile = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write them.")
+    ] = Path("dashboards"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 1 where files differ.")
+    ] = False,
+) -> None:
+    """Write the Grafana dashboards as JSON.
+
+    They serve every configuration, through variables; with one they know its titles too.
+    """
+    files = _dashboards(config)
+    if not check:
+        importlib.import_module("outcome_exporter.dashboards").write(files, output)
+        for name in files:
+            typer.echo(output / name)
+        return
+    stale = importlib.import_module("outcome_exporter.dashboards").differing(files, output)
+    for name in stale:
+        typer.secho(f"{output / name} differs; generate it anew", err=True, fg=typer.colors.RED)
+    if stale:
+        raise typer.Exit(1)
+
+
+@app.command()
+def push(
+    grafana: Annotated[
+        str, typer.Option(metavar="URL", help="Grafana, such as https://grafana.example.com")
+    ],
+    *,
+    config: OptionalConfigFile = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Holds the token; else GRAFANA_TOKEN holds it."),
+    ] = None,
+    folder: Annotated[
+        str, typer.Option(metavar="TITLE", help="Folder of the dashboards.")
+    ] = "Outcomes",
+) -> None:
+    """Upload the dashboards to Grafana.
+
+    Needs a token of a service account that may create folders and write dashboards. Safe to
+    repeat: what is there becomes what would be generated.
+    """
+    token = _token(token_file)
+    files = _dashboards(config)
+    pushing = importlib.import_module("outcome_exporter.push")
+    for line in pushing.push(files, grafana, token=token, folder=folder):
+        typer.echo(line)
+
+
+def _token(file: Path | None) -> str:
+    """The token, from a file or the environment; never shown."""
+    if file is None:
+        token = os.environ.get("GRAFANA_TOKEN", "")
+    else:
+        try:
+            token = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "is no text"
+            raise GrafanaError(f"--token-file {file}: {why}") from None
+    if not token.strip():
+        raise GrafanaError("no token; set GRAFANA_TOKEN or give --token-file FILE")
+    return token.strip()
+
+
+def _dashboards(file: Path | None) -> dict[str, str]:
+    """The dashboards, with what a configuration knows if there is one."""
+    config = None
+    if file is not None:
+        config = importlib.import_module("outcome_exporter.check").load(file).config
+    files: dict[str, str] = importlib.import_module("outcome_exporter.dashboards").generate(config)
+    return files
 
 
 def _print_problem(file: str, problem: Problem) -> None:

@@ -6,6 +6,8 @@
     │   ├── DecodeError      HTTP 400, gRPC INVALID_ARGUMENT: not what it says it is
     │   ├── TooLarge         HTTP 413, gRPC RESOURCE_EXHAUSTED: above a configured size
     │   └── Overloaded       HTTP 503 + Retry-After, gRPC UNAVAILABLE + RetryInfo: send it again
+    ├── MissingExtra         exit 1: a command needs packages that were not installed
+    ├── GrafanaError         exit 1: Grafana did not take a dashboard
     ├── ListenError          exit 3: an address cannot be listened on
     └── StorageError         the exporter stops and says how to go on: exit 3
         ├── LogCorrupt       the log is damaged at an offset
@@ -90,6 +92,17 @@ class Overloaded(InputError):
     def __init__(self, why: str, *, retry_after_seconds: int = 5) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(f"{why}; try again in {retry_after_seconds} s")
+
+
+class MissingExtra(OutcomeExporterError):
+    """A command needs packages that a plain installation leaves out."""
+
+    def __init__(self, extra: str, what: str) -> None:
+        super().__init__(f"{what} needs more: pip install 'outcome-exporter[{extra}]'")
+
+
+class GrafanaError(OutcomeExporterError):
+    """Grafana cannot be reached, or does not take what it is given."""
 
 
 class ListenError(OutcomeExporterError):

@@ -274,13 +274,16 @@ CLOCK_AHEAD = Family(
     "gauge",
     "By how much arrival times are ahead of the system's clock, after it leapt; negative: behind.",
 )
-RESIDENT_MEMORY = Family(
-    "outcome_exporter_resident_memory_bytes", "gauge", "Memory that the process holds."
-)
 CONFIG_RELOAD_OK = Family(
     "outcome_exporter_config_last_reload_successful",
     "gauge",
     "1 if the running configuration is the file's.",
+)
+PROCESS_CPU = Family(
+    "process_cpu_seconds_total", "counter", "Processor time of the exporter, user and system."
+)
+PROCESS_MEMORY = Family(
+    "process_resident_memory_bytes", "gauge", "Memory that the exporter's process holds."
 )
 
 ALL: tuple[Family, ...] = tuple(

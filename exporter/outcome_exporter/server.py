@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from prometheus_client import ProcessCollector
+
 from outcome_exporter import check, diagnostics, series
 from outcome_exporter.checkpoint import StateStore
 from outcome_exporter.clock import SteadyClock
@@ -196,6 +198,7 @@ class Server:
             return {
                 **self._engine.snapshot(),
                 **self._counters.snapshot(),
+                **process_snapshot(),
                 series.CONNECTIONS: [
                     Sample((place,), float(server.connections)) for place, server in servers.items()
                 ],
@@ -208,11 +211,23 @@ class Server:
                     Sample((place,), float(access.ok)) for place, access in self._access.items()
                 ],
                 series.CLOCK_AHEAD: [Sample((), self._clock.ahead / SECOND)],
-                series.RESIDENT_MEMORY: [Sample((), float(_resident_bytes()))],
             }
 
     def _span(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._tracing is None else self._tracing.span(name)
+
+
+_PROCESS = ProcessCollector(registry=None)
+
+
+def process_snapshot() -> Snapshot:
+    """What the process itself costs; nothing where the system does not say, as outside Linux."""
+    found = {sample.name: sample.value for m in _PROCESS.collect() for sample in m.samples}
+    return {
+        family: [Sample((), found[family.name])]
+        for family in (series.PROCESS_CPU, series.PROCESS_MEMORY)
+        if family.name in found
+    }
 
 
 def _access(file: str, listeners: Mapping[str, Listener]) -> dict[str, Access]:
@@ -245,11 +260,6 @@ def _tracing(config: Config) -> "SelfTracing | None":
     from outcome_exporter.selftracing import SelfTracing  # noqa: PLC0415
 
     return SelfTracing(config.self_tracing.endpoint, config.self_tracing.ratio)
-
-
-def _resident_bytes() -> int:
-    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * resource.getpagesize()
 
 
 def _allow_many_files() -> None:

@@ -1,0 +1,299 @@
+"""Error budgets: every promise, what is left of it, what alerts, and what the policy says."""
+
+from outcome_exporter import burn, series
+from outcome_exporter.dashboards import judged, style, uids
+from outcome_exporter.dashboards.knowledge import Knowledge
+from outcome_exporter.dashboards.panels import (
+    Column,
+    Query,
+    Row,
+    assemble,
+    datasource_variables,
+    lines,
+    matrix,
+    rows,
+    stats,
+    url,
+    variable,
+)
+from outcome_exporter.dashboards.promql import cut, gauge
+from outcome_exporter.dashboards.sdk import dashboard
+from outcome_exporter.units import DAY, SECOND, format_duration
+
+_SHOWN_MAX = 20
+_POLICY_EXPLAINED = (
+    f"The policy: ship while there is budget; be careful below {judged.CAREFUL_BELOW:.0%}; freeze "
+    "releases, and mend, once it is spent."
+)
+
+
+def build(known: Knowledge) -> dashboard.Dashboard:
+    """The dashboard."""
+    del known
+    return assemble(
+        uids.BUDGETS,
+        "Error budgets",
+        "All promises (SLOs): what was promised, what is left of the budget for bad outcomes, how "
+        "fast it burns, what alerts, and whether to ship.",
+        variables=[
+            *datasource_variables(),
+            variable("owner", "Owner", series.SLO_INFO, "owner", multi=True),
+            variable(
+                "journey", "Journey", series.SLO_INFO, "journey", multi=True, owner="=~$owner"
+            ),
+        ],
+        since="now-7d",
+        rows_=[
+            Row("May we ship?", _numbers()),
+            Row("", [_promises()]),
+            Row("What alerts, and what is about to?", [_alerts(), _nearness()]),
+            Row("Where did the budgets go?", [_course(), _burn()]),
+        ],
+    )
+
+
+def _mine(expr: str, labels: str = "") -> str:
+    """SLOs' values, of the chosen owners and journeys alone."""
+    info = gauge(series.SLO_INFO, owner="=~$owner", journey="=~$journey")
+    return f"({expr}) * on (slo) group_left ({labels}) {info}"
+
+
+def _numbers() -> list[dashboard.Panel]:
+    policy = _mine(judged.policy())
+    lasts = _mine(gauge(series.SLO_BUDGET_EXHAUSTION))
+    return [
+        stats(
+            "How many promises may ship?",
+            f"Number of SLOs by what the error budget policy says. {_POLICY_EXPLAINED}",
+            [
+                Query(f"count({policy} == {number}) or vector(0)", meaning.text)
+                for number, meaning in judged.POLICY.items()
+            ],
+            width=10,
+            decimals=0,
+            colours={
+                meaning.text: (style.IDLE, (style.Step(meaning.colour, 1),))
+                for meaning in judged.POLICY.values()
+            },
+        ),
+        stats(
+            "How many alert now?",
+            "SLOs for which both windows of an alert tier burn faster than its threshold. page: "
+            "somebody is woken. ticket: for working hours.",
+            [
+                Query(
+                    f"count(max by (slo) ({_mine(judged.firing(severity))})) or vector(0)",
+                    severity,
+                )
+                for severity in ("page", "ticket")
+            ],
+            width=7,
+            decimals=0,
+            colours={"page": style.ANY_IS_BAD, "ticket": style.ANY_IS_A_WARNING},
+        ),
+        stats(
+            "How many budgets run out soon?",
+            "SLOs that still have budget, yet not for longer than this if the last 6 hours go on.",
+            [
+                Query(
+                    f"count(({lasts} < {days * DAY // SECOND}) > 0) or vector(0)",
+                    f"within {days} day" + ("s" if days > 1 else ""),
+                )
+                for days in (1, 3)
+            ],
+            width=7,
+            decimals=0,
+            thresholds=style.ANY_IS_A_WARNING,
+        ),
+    ]
+
+
+def _promises() -> dashboard.Panel:
+    labels = "journey, owner, window, runbook_url"
+    burns = {
+        window: f"round({_mine(gauge(series.SLO_BURN_RATE, window=window))}, 0.01)"
+        for window in ("1h", "6h", "1d", "3d")
+    }
+    faster = (style.PLAIN, (style.Step(style.WARN, 1),))
+    return rows(
+        "Which promises are kept?",
+        "All SLOs, the one with the least budget first. Burn: how many times faster than allowed "
+        "the budget went in the window; orange from 1 on, which would not last. "
+        f"{judged.STATES_EXPLAINED} {_POLICY_EXPLAINED}",
+        [
+            Column("SLO", label="slo", width=180),
+            Column(
+                "Journey",
+                label="journey",
+                link=url(uids.JOURNEY, journey="${__value.raw}"),
+                link_title="From pain to cause",
+                width=110,
+            ),
+            Column("Owner", label="owner", width=90),
+            Column("State", expr=_mine(judged.slo_state()), meanings=judged.STATES, width=110),
+            Column("Policy", expr=_mine(judged.policy()), meanings=judged.POLICY, width=80),
+            Column(
+                "Budget left",
+                expr=_mine(judged.budget_left(), labels),
+                unit=style.PERCENT,
+                decimals=0,
+                thresholds=style.below(1e-9, judged.CAREFUL_BELOW),
+                width=100,
+            ),
+            Column(
+                "Lasts for",
+                expr=_mine(gauge(series.SLO_BUDGET_EXHAUSTION)),
+                unit=style.SECONDS,
+                decimals=0,
+                thresholds=style.below(DAY // SECOND, 3 * DAY // SECOND),
+                meanings=judged.LASTS,
+                width=95,
+            ),
+            Column(
+                "Kept",
+                expr=cut(f"sum by (slo) ({_mine(judged.in_own_window(series.SLO_SLI))})", 0.00001),
+                unit=style.PERCENT,
+                decimals=2,
+                width=90,
+            ),
+            Column(
+                "Promised",
+                expr=_mine(gauge(series.SLO_OBJECTIVE)),
+                unit=style.PERCENT,
+                decimals=2,
+                width=90,
+            ),
+            Column("Window", label="window", width=75),
+            *(
+                Column(
+                    f"Burn {window}",
+                    expr=f"sum by (slo) ({expr})",
+                    unit=style.TIMES,
+                    decimals=1,
+                    thresholds=faster,
+                    width=80,
+                )
+                for window, expr in burns.items()
+            ),
+            Column(
+                "Runbook",
+                label="runbook_url",
+                link="${__value.raw}",
+                link_title="What to do",
+            ),
+        ],
+        sort="Budget left",
+        descending=False,
+        height=10,
+    )
+
+
+def _alerts() -> dashboard.Panel:
+    tier = "slo, severity, long_window, short_window"
+    rates = {
+        window: f"{judged.burn_of(window)} and on ({tier}) {_firing()}"
+        for window in ("long_window", "short_window")
+    }
+    return rows(
+        "What alerts now?",
+        "Alert tiers whose two windows both burn faster than the threshold. An alert that fires "
+        "here is silent only where Alertmanager says so, or where too few events were bad.",
+        [
+            Column("SLO", label="slo"),
+            Column("Severity", label="severity", width=80),
+            Column("Long window", label="long_window", width=105),
+            Column("burns", expr=rates["long_window"], unit=style.TIMES, decimals=1, width=75),
+            Column("Short window", label="short_window", width=110),
+            Column("burns now", expr=rates["short_window"], unit=style.TIMES, decimals=1, width=95),
+            Column(
+                "Threshold",
+                expr=f"max by ({tier}) ({_firing()})",
+                unit=style.TIMES,
+                decimals=1,
+                width=90,
+            ),
+        ],
+        sort="burns",
+        descending=True,
+        width=12,
+        height=9,
+        nothing="nothing alerts",
+    )
+
+
+def _firing() -> str:
+    """Tiers of all severities that fire, of the chosen SLOs."""
+    return _mine(f"{judged.firing('page')} or {judged.firing('ticket')}")
+
+
+def _nearness() -> dashboard.Panel:
+    threshold = gauge(series.SLO_ALERT_THRESHOLD)
+    long, short = judged.burn_of("long_window"), judged.burn_of("short_window")
+    # Of two windows that must both burn, the slower one decides.
+    slower = f"(({short}) < ({long}) or ({long})) / {threshold}"
+    near = f"max by (slo, long_window) ({_mine(slower)})"
+    return matrix(
+        f"How near is each alert? (the {_SHOWN_MAX} nearest)",
+        "Burn rate as a share of the threshold, by the long window of the alert tier: from 100 % "
+        "on it fires. The slower of its two windows counts, since both must burn.",
+        Query(f"round({near}, 0.01) and on (slo) topk({_SHOWN_MAX}, max by (slo) ({near}))"),
+        row="slo",
+        column="long_window",
+        columns=[format_duration(tier.long_window) for tier in burn.TIERS],
+        unit=style.PERCENT,
+        decimals=0,
+        thresholds=("transparent", (style.Step(style.WARN, 0.5), style.Step(style.BAD, 1))),
+        width=12,
+        height=9,
+    )
+
+
+def _worst() -> str:
+    """The chosen SLOs with the least budget left at the end: worked out once, not at each point."""
+    info = gauge(series.SLO_INFO, at_end=True, owner="=~$owner", journey="=~$journey")
+    left = judged.budget_left(at_end=True)
+    return f"bottomk({_SHOWN_MAX}, {left} and on (slo) {info})"
+
+
+def _course() -> dashboard.Panel:
+    return lines(
+        f"How did the budgets go? (the {_SHOWN_MAX} worst)",
+        "Error budget left in the SLO's window over time: 100 % is untouched, 0 % spent, below "
+        "that more failed than was promised. Falling steeply: an incident. Rising: old bad "
+        "outcomes leave the window.",
+        [
+            Query(
+                f"{judged.budget_left()} and on (slo) {_worst()}",
+                "{{slo}}",
+            )
+        ],
+        width=12,
+        height=9,
+        unit=style.PERCENT,
+        decimals=0,
+        thresholds=(style.PLAIN, (style.Step(style.BAD, 0),)),
+        most=1,
+        points_max=300,
+    )
+
+
+def _burn() -> dashboard.Panel:
+    rate = gauge(series.SLO_BURN_RATE, window="6h")
+    return lines(
+        f"How fast do they burn? (6 hours, the {_SHOWN_MAX} worst)",
+        "Burn rate over the 6 hours before each moment, of the SLOs with the least budget now: "
+        "how many times faster than allowed. At 1, the line, a budget lasts just as long as it "
+        "must.",
+        [
+            Query(
+                f"round({rate}, 0.01) and on (slo) {_worst()}",
+                "{{slo}}",
+            )
+        ],
+        width=12,
+        height=9,
+        unit=style.TIMES,
+        decimals=1,
+        thresholds=(style.PLAIN, (style.Step(style.WARN, 1),)),
+        points_max=300,
+    )

@@ -1,0 +1,161 @@
+"""What Grafana does with a dashboard before it draws: find the queries, fill in the variables.
+
+Only as much of it as these dashboards use. `Prometheus` answers the queries.
+"""
+
+import json
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+SCRAPE_SECONDS = 15
+POINTS = 1000
+"""Width of a panel in pixels, about, which is how many points Grafana asks for at most."""
+_NICE = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One query of a dashboard, as written."""
+
+    where: str
+    """Panel, variable or annotation, and which of its queries."""
+    expr: str
+    instant: bool
+    panel: dict[str, Any] | None = None
+    ref: str = ""
+    legend: str = ""
+
+
+@dataclass(frozen=True)
+class Range:
+    """What one looks at, in Unix seconds."""
+
+    start: float
+    end: float
+    scrape: int = SCRAPE_SECONDS
+
+    @property
+    def seconds(self) -> int:
+        return round(self.end - self.start)
+
+    def step(self, panel: dict[str, Any] | None) -> int:
+        """`$__interval`: the range by the points, rounded up to a nice one, not below scrapes."""
+        points = (panel or {}).get("maxDataPoints") or POINTS
+        raw = max(self.seconds / points, self.scrape)
+        return next((nice for nice in _NICE if nice >= raw), 86_400)
+
+
+def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
+    """Panels without the headings."""
+    return [panel for panel in board["panels"] if panel["type"] != "row"]
+
+
+def queries(board: dict[str, Any]) -> Iterator[Asked]:
+    """Every query of every panel and annotation."""
+    for panel in panels(board):
+        for target in panel["targets"]:
+            where = f"{panel['title']} [{target['refId']}]"
+            yield Asked(
+                where,
+                target["expr"],
+                target["instant"],
+                panel,
+                target["refId"],
+                target["legendFormat"],
+            )
+    for annotation in board["annotations"].get("list", []):
+        yield Asked(f"annotation {annotation['name']}", annotation["expr"], instant=False)
+
+
+def filled_in(expr: str, values: dict[str, list[str]], looked: Range, step: int) -> str:
+    """A query with its variables filled in as Grafana does it for Prometheus."""
+    built_in = {
+        "__rate_interval": f"{max(step + looked.scrape, 4 * looked.scrape)}s",
+        "__interval": f"{step}s",
+        "__range": f"{looked.seconds}s",
+    }
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in built_in:
+            return built_in[name]
+        if name.isdecimal():
+            return match[0]  # of label_replace; Grafana leaves what is no variable
+        chosen = values[name]
+        if len(chosen) == 1:
+            return chosen[0]
+        return "(" + "|".join(map(_escaped, chosen)) + ")"
+
+    return re.sub(r"\$(\w+)", replace, expr)
+
+
+def _escaped(value: str) -> str:
+    """For a regular expression within quotes, as Grafana's Prometheus data source does it."""
+    return re.sub(r"[$^*{}\[\]'+?.()|]", r"\\\\\g<0>", value.replace("\\", "\\" * 4))
+
+
+class Failed(Exception):
+    """Prometheus refused a query."""
+
+
+class Prometheus:
+    """The HTTP API of one."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def get(self, path: str, **parameters: str) -> Any:
+        data = urllib.parse.urlencode(parameters).encode()
+        url = f"{self.address}/api/v1/{path}"
+        request = urllib.request.Request(url, data=data)
+        if path.startswith("label/"):
+            request = urllib.request.Request(f"{url}?{data.decode()}")
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise Failed(f"{parameters}: {error.read().decode()}") from None
+
+    def variables(self, board: dict[str, Any], looked: Range, **chosen: str) -> dict[str, Any]:
+        """The values of a dashboard's variables: as chosen, else all or the first one."""
+        values: dict[str, list[str]] = {}
+        for variable in board["templating"]["list"]:
+            name = variable["name"]
+            if variable["type"] == "datasource":
+                values[name] = ["prometheus"]
+                continue
+            found = self.label_values(variable["query"]["query"], values, looked)
+            if name in chosen:
+                assert chosen[name] in found, (name, chosen, found)
+                values[name] = [chosen[name]]
+            else:
+                values[name] = found if variable["multi"] else found[:1]
+        return values
+
+    def label_values(self, query: str, values: dict[str, list[str]], looked: Range) -> list[str]:
+        match = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
+        assert match, query
+        selector = filled_in(match[1], values, looked, looked.scrape)
+        found = self.get(
+            f"label/{match[2]}/values",
+            **{"match[]": selector, "start": str(looked.start), "end": str(looked.end)},
+        )
+        return sorted(value for value in found if value)
+
+    def ask(self, asked: Asked, values: dict[str, list[str]], looked: Range) -> list[Any]:
+        """The series that answer a query."""
+        step = looked.step(asked.panel)
+        expr = filled_in(asked.expr, values, looked, step)
+        if asked.instant:
+            return self.get("query", query=expr, time=str(looked.end))["result"]
+        # Grafana aligns the range to the step.
+        start = looked.start // step * step
+        end = looked.end // step * step
+        return self.get("query_range", query=expr, start=str(start), end=str(end), step=str(step))[
+            "result"
+        ]
