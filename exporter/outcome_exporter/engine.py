@@ -251,19 +251,25 @@ class Engine:
     def _step(self) -> None:
         while not self._reloads.empty():
             self._take_over(*self._reloads.get())
-        offset = self.pipeline.next_offset
-        records = self._log.read(offset, max_bytes=_READ_BYTES, timeout_seconds=_TICK_SECONDS)
+        read = self._read(_TICK_SECONDS)
         now = self._now()
-        with self._lock:
-            for record in records:
-                self.pipeline.ingest(record)
-        if not records:
-            self._pass_time(offset, now)
+        if not read:
+            self._pass_time(now)
         # The clock may leap back: then, too.
         if not 0 <= now - self._tried_nano < self.pipeline.config.storage.checkpoint:
             self._checkpoint()
 
-    def _pass_time(self, offset: int, now: int) -> None:
+    def _read(self, timeout_seconds: float) -> bool:
+        """Takes in what the log has; False if nothing came."""
+        records = self._log.read(
+            self.pipeline.next_offset, max_bytes=_READ_BYTES, timeout_seconds=timeout_seconds
+        )
+        with self._lock:
+            for record in records:
+                self.pipeline.ingest(record)
+        return bool(records)
+
+    def _pass_time(self, now: int) -> None:
         """Moves the clock on though nothing came.
 
         What it settles is shown and must not be taken back: where something may be due the log is
@@ -276,9 +282,10 @@ class Engine:
             except Overloaded as refused:
                 logger.warning("the clock moves on without the log: %s", refused)
             else:
+                self._read(0)
                 return
         with self._lock:
-            if self._log.quiesce(offset, now):
+            if self._log.quiesce(self.pipeline.next_offset, now):
                 self.pipeline.advance(now)
 
     def _take_over(self, config: Config, done: "Future[None]") -> None:
