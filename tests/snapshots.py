@@ -392,6 +392,7 @@ def _health(
         series.LATE_SPANS: one(received // 100_000),
         series.SKEWED_TIMES: [Sample(("future",), 0.0), Sample(("too_old",), 0.0)],
         series.OVERFLOW: [Sample(("label:tier",), 0.0)],
+        series.POINTS_REFUSED: [Sample(("checkout-fast", "wrong_type"), 0.0)],
         series.LOG_SIZE: one(18_874_368 if received else 0),
         series.LOG_LAG: one(lag_seconds * 200_000),
         series.LOG_LAG_SECONDS: one(lag_seconds),

@@ -21,7 +21,16 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from outcome_exporter import burn, config, document, series
-from outcome_exporter.config import Config, Journey, Slo, SpanSelector
+from outcome_exporter.config import (
+    Config,
+    Journey,
+    JourneySlo,
+    MetricSli,
+    Sli,
+    Slo,
+    SpanSelector,
+    StandaloneSlo,
+)
 from outcome_exporter.errors import ConfigError, Problem
 from outcome_exporter.model import LABELS_MAX, SLOS_MAX
 from outcome_exporter.units import DAY, MINUTE, format_duration
@@ -73,6 +82,11 @@ def check(configuration: Config) -> list[Problem]:
             problem
             for index, journey in enumerate(configuration.journeys)
             for problem in _journey(journey, f"journeys[{index}]", configuration)
+        ),
+        *(
+            problem
+            for index, slo in enumerate(configuration.standalone)
+            for problem in _standalone(slo, f"slos[{index}]")
         ),
         *_retention(configuration),
         *_value_at_risk(configuration),
@@ -138,18 +152,20 @@ def _sizes_and_times(configuration: Config) -> Iterator[Problem]:
 
 
 def _names(configuration: Config) -> Iterator[Problem]:
-    if not configuration.journeys:
+    if not configuration.journeys and not configuration.standalone:
         yield _warning("journeys", "there are none: nothing will be judged", "describe one")
-    first: dict[tuple[str, str], str] = {}
+    names = []
     for index, journey in enumerate(configuration.journeys):
         path = f"journeys[{index}]"
-        names = [("journey", journey.name, path)]
+        names.append(("journey", journey.name, path))
         names += [("SLO", slo.name, f"{path}.slos[{i}]") for i, slo in enumerate(journey.slos)]
-        for kind, name, place in names:
-            other = first.setdefault((kind, name), place)
-            if other != place:
-                problem = f"another {kind}, {other}, is called {name!r} as well"
-                yield Problem(f"{place}.name", problem, "names tell their series apart; change one")
+    names += [("SLO", slo.name, f"slos[{i}]") for i, slo in enumerate(configuration.standalone)]
+    first: dict[tuple[str, str], str] = {}
+    for kind, name, place in names:
+        other = first.setdefault((kind, name), place)
+        if other != place:
+            problem = f"another {kind}, {other}, is called {name!r} as well"
+            yield Problem(f"{place}.name", problem, "names tell their series apart; change one")
 
 
 def _journey(journey: Journey, path: str, configuration: Config) -> Iterator[Problem]:
@@ -161,7 +177,8 @@ def _journey(journey: Journey, path: str, configuration: Config) -> Iterator[Pro
         problem = f"{len(journey.slos)} SLOs are more than a journey can have"
         yield Problem(f"{path}.slos", problem, f"keep {SLOS_MAX}, or describe it twice")
     for index, slo in enumerate(journey.slos):
-        yield from _slo(slo, journey, f"{path}.slos[{index}]")
+        yield from _good(slo, journey, f"{path}.slos[{index}].good")
+        yield from _slo(slo, f"{path}.slos[{index}]")
 
 
 def _attempt(journey: Journey, path: str) -> Iterator[Problem]:
@@ -235,8 +252,7 @@ def _labels(journey: Journey, path: str, values_max: int) -> Iterator[Problem]:
         )
 
 
-def _slo(slo: Slo, journey: Journey, path: str) -> Iterator[Problem]:
-    yield from _good(slo, journey, f"{path}.good")
+def _slo(slo: Slo, path: str) -> Iterator[Problem]:
     if not slo.window or slo.window % MINUTE:
         yield Problem(
             f"{path}.window",
@@ -250,7 +266,30 @@ def _slo(slo: Slo, journey: Journey, path: str) -> Iterator[Problem]:
         yield from _tiers(slo, path)
 
 
-def _good(slo: Slo, journey: Journey, path: str) -> Iterator[Problem]:
+def _standalone(slo: StandaloneSlo, path: str) -> Iterator[Problem]:
+    if slo.sli.metric is not None:
+        yield from _metric(slo.sli.metric, f"{path}.sli.metric")
+    yield from _slo(slo, path)
+
+
+def _metric(sli: MetricSli, path: str) -> Iterator[Problem]:
+    part = sli.part
+    place = f"{path}.{'good' if sli.good else 'bad'}"
+    if part.bound == 0 and isinstance(part.bound, int):
+        key = "below" if part.below is not None else "above"
+        yield Problem(f"{place}.{key}", "nothing takes no time at all", "use a longer one")
+    if part.name == sli.name:
+        problem = "is the metric that counts all events"
+        yield Problem(f"{place}.name", problem, "leave it out, and tell them by attributes")
+    if part.bound is None and sli.between != "refuse":
+        problem = "has no effect: there is no bound"
+        yield _warning(f"{path}.between", problem, "add below or above, or remove it")
+    if not sli.hold:
+        problem = "a gauge would never be in any state"
+        yield Problem(f"{path}.hold", problem, "use at least twice the interval of its points")
+
+
+def _good(slo: JourneySlo, journey: Journey, path: str) -> Iterator[Problem]:
     good, outcome = slo.good, journey.outcome
     for key in ("duration_below", "within"):
         if getattr(good, key) == 0:
@@ -402,12 +441,36 @@ def summary(configuration: Config, *, file: str) -> Iterator[str]:
         yield ""
         yield f"{journey.name}: {_begins(journey)}{_succeeds(journey)}"
         for slo in journey.slos:
-            window = format_duration(slo.window)
-            yield f"  {slo.name}: {slo.objective} % {_criteria(slo)} over {window}"
-            for severity in ("page", "ticket"):
-                tiers = [tier for tier in slo.tiers if tier.severity == severity]
-                if tiers:
-                    yield f"    {severity}s at {', '.join(_fires(tier, slo) for tier in tiers)}"
+            yield from _promises(slo, _criteria(slo))
+    if configuration.standalone:
+        yield ""
+        yield "Without a journey:"
+        for standalone in configuration.standalone:
+            yield from _promises(standalone, _events(standalone.sli))
+
+
+def _promises(slo: Slo, criteria: str) -> Iterator[str]:
+    yield f"  {slo.name}: {slo.objective} % {criteria} over {format_duration(slo.window)}"
+    for severity in ("page", "ticket"):
+        tiers = [tier for tier in slo.tiers if tier.severity == severity]
+        if tiers:
+            yield f"    {severity}s at {', '.join(_fires(tier, slo) for tier in tiers)}"
+
+
+def _events(sli: Sli) -> str:
+    """What a standalone SLO counts: `of http.server.request.duration good: below 300ms`."""
+    if sli.metric is None:
+        return ""
+    metric, part = sli.metric, sli.metric.part
+    where = "" if metric.service == "*" else f" of {metric.service}"
+    told = [f"counted by {part.name}"] if part.name else []
+    told += [f"{key} {value}" for key, value in part.attributes.items()]
+    for key in ("below", "above"):
+        bound = getattr(part, key)
+        if bound is not None:
+            told.append(f"{key} {format_duration(bound) if isinstance(bound, int) else bound}")
+    verdict = "good" if metric.good else "bad"
+    return f"of {metric.name}{where}, {verdict} if {' and '.join(told)},"
 
 
 def _count(number: int, what: str) -> str:
@@ -431,7 +494,7 @@ def _succeeds(journey: Journey) -> str:
     return f"; succeeds with event {journey.outcome.event} within {within}"
 
 
-def _criteria(slo: Slo) -> str:
+def _criteria(slo: JourneySlo) -> str:
     good = slo.good
     criteria = [
         ("achieved", good.achieved),

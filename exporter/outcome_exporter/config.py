@@ -4,11 +4,12 @@ One YAML file. Unknown keys are errors. Durations are written as in Prometheus a
 once read; sizes are written `64MiB` and are bytes once read.
 """
 
+import math
 import re
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -40,6 +41,8 @@ from outcome_exporter.units import (
 
 JOIN_KEYS_MAX = 4
 """Join keys that a journey may have: attempts carry them in arrays of this width."""
+
+UNOWNED = "unowned"
 
 DURATION_MAX = 3_650 * DAY
 OBJECTIVE_MAX = Decimal("99.9999")
@@ -303,6 +306,8 @@ class Limits(Model):
     """Distinct services and span names; more become `other`."""
     label_values: int = Field(default=20, strict=True, ge=1, le=1_000)
     """Distinct values of each label of a journey; more become `other`."""
+    metric_streams: int = Field(default=100_000, strict=True, ge=100)
+    """Streams of metrics that SLOs read; the points of more are not counted."""
 
 
 class SpanSelector(Model):
@@ -455,6 +460,8 @@ class SloAlerts(Model):
 
 
 class Slo(Model):
+    """What every SLO has, wherever its events come from."""
+
     name: Name = Field(examples=["checkout-success"])
     objective: Annotated[
         Decimal,
@@ -462,9 +469,8 @@ class Slo(Model):
         PlainSerializer(float, return_type=float),
         WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": float(OBJECTIVE_MAX)}),
     ] = Field(examples=[99.5])
-    """Percent of attempts that must be good."""
+    """Percent of events that must be good."""
     window: Duration = 28 * DAY
-    good: Good = Field(examples=[{"achieved": True, "error": False}])
     title: Text | None = None
     owner: Text | None = None
     runbook: Url | None = None
@@ -510,10 +516,133 @@ class Slo(Model):
         return tuple(sorted({*burn.WINDOWS, self.window, *tiers}))
 
 
+class JourneySlo(Slo):
+    """An SLO whose events are a journey's attempts."""
+
+    good: Good = Field(examples=[{"achieved": True, "error": False}])
+
+
+def _bound(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        return _duration(value, info)
+    if isinstance(value, float) or (isinstance(value, int) and info.context == _FROM_FILE):
+        value = float("nan") if isinstance(value, bool) else float(value)
+        if not math.isfinite(value):
+            raise ValueError("is no bound; write a number, or a duration like 300ms")
+    return value
+
+
+def _write_bound(value: float) -> float | str:
+    return format_duration(value) if isinstance(value, int) else value
+
+
+Bound = Annotated[
+    Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)],
+    BeforeValidator(_bound),
+    PlainSerializer(_write_bound, return_type=float | str),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "number"}, {"type": "string", "pattern": _DURATION}],
+            "examples": ["300ms", 0.3],
+        }
+    ),
+]
+"""A float in the metric's own unit, or nanoseconds (an int), which suits any unit of time."""
+
+
+class MetricPart(Model):
+    """Which of a metric's events are meant: everything that is given must hold."""
+
+    name: Text | None = None
+    """Another metric that counts them, such as `http_errors`."""
+    attributes: dict[Text, Text] = {}
+    """Globs on the attributes of the point, or of its resource."""
+    below: Bound | None = None
+    """At most this: the upper bounds of a histogram's buckets belong to them."""
+    above: Bound | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.below is not None and self.above is not None:
+            raise ValueError("below and above are both given; keep one of them")
+        if self.name is not None and self.bound is not None:
+            raise ValueError("a metric of its own has no bound; keep name, or below or above")
+        if (self.name, self.bound) == (None, None) and not self.attributes:
+            raise ValueError("tells no events apart; give attributes, below, above or name")
+        return self
+
+    @property
+    def bound(self) -> float | None:
+        """What values are compared with, if anything."""
+        return self.below if self.below is not None else self.above
+
+
+class MetricSli(Model):
+    """Events that an OTLP metric counts: a sum, or a histogram; or the time a gauge spends.
+
+    The point's attributes are looked at before those of its resource.
+    """
+
+    name: Text = Field(examples=["http.server.request.duration"])
+    """Of the metric, exactly."""
+    service: Text = "*"
+    """Glob on `service.name`."""
+    attributes: dict[Text, Text] = {}
+    """Globs."""
+    good: MetricPart | None = Field(default=None, examples=[{"below": "300ms"}])
+    bad: MetricPart | None = Field(
+        default=None, examples=[{"attributes": {"http.response.status_code": "5*"}}]
+    )
+    """In place of `good`: whatever is not bad is good."""
+    between: Literal["refuse", "bad", "good", "split"] = "refuse"
+    """What becomes of events whose bucket holds the bound, so that nobody knows on which side
+    they are. `refuse`: a histogram without a bucket that ends there is not counted at all. `bad`
+    and `good` take them all; `split` takes the bucket's events for evenly spread."""
+    hold: Duration = 5 * MINUTE
+    """How long a gauge is taken to stay as it was when nothing more comes."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.good is None) == (self.bad is None):
+            raise ValueError("needs good or bad, one of them")
+        return self
+
+    @property
+    def part(self) -> MetricPart:
+        """What is said of the events: those that are good, or those that are bad."""
+        part = self.good or self.bad
+        assert part is not None
+        return part
+
+
+class Sli(Model):
+    """Where the events of an SLO without a journey come from: one of these."""
+
+    metric: MetricSli | None = Field(
+        default=None,
+        examples=[{"name": "http.server.request.duration", "good": {"below": "300ms"}}],
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs one of {', '.join(type(self).model_fields)}")
+        return self
+
+
+class StandaloneSlo(Slo):
+    """An SLO that needs no journey."""
+
+    sli: Sli = Field(
+        examples=[{"metric": {"name": "http.server.request.duration", "good": {"below": "300ms"}}}]
+    )
+
+
 class Journey(Model):
     name: Name = Field(examples=["checkout"])
     title: Text | None = None
-    owner: Text = "unowned"
+    owner: Text = UNOWNED
     runbook: Url = ""
     attempt: Attempt = Field(examples=[{"span": {"service": "frontend", "name": "POST /pay"}}])
     join: Annotated[tuple[Join, ...], Field(min_length=1, max_length=JOIN_KEYS_MAX)] = ("trace_id",)
@@ -526,7 +655,31 @@ class Journey(Model):
         default={}, json_schema_extra={"propertyNames": {"pattern": f"^{_LABEL}$"}}
     )
     """Label of `outcome_attempts_total` → attribute it shows."""
-    slos: tuple[Slo, ...] = ()
+    slos: tuple[JourneySlo, ...] = ()
+
+
+class Promised(NamedTuple):
+    """An SLO, and the journey it belongs to, if any."""
+
+    journey: Journey | None
+    slo: Slo
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        if self.slo.title or self.journey is None:
+            return self.slo.title or self.slo.name
+        return self.journey.title or self.journey.name
+
+    @property
+    def owner(self) -> str:
+        """Whose it is."""
+        return self.slo.owner or (self.journey.owner if self.journey else UNOWNED)
+
+    @property
+    def runbook(self) -> str:
+        """Where to read on; empty where nobody said."""
+        return self.slo.runbook or (self.journey.runbook if self.journey else "")
 
 
 class Severities(Model):
@@ -579,11 +732,16 @@ class Config(Model):
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
     journeys: tuple[Journey, ...] = ()
+    standalone: Annotated[tuple[StandaloneSlo, ...], Field(alias="slos")] = ()
+    """SLOs that need no journey."""
 
     @property
-    def slos(self) -> tuple[tuple[Journey, Slo], ...]:
-        """Every SLO with its journey, in the order of the file."""
-        return tuple((journey, slo) for journey in self.journeys for slo in journey.slos)
+    def slos(self) -> tuple[Promised, ...]:
+        """Every SLO: those of the journeys in the order of the file, then those without one."""
+        return (
+            *(Promised(journey, slo) for journey in self.journeys for slo in journey.slos),
+            *(Promised(None, slo) for slo in self.standalone),
+        )
 
     def min_bad_events(self, slo: Slo) -> int:
         """Bad events below which an SLO's alert tiers stay silent."""

@@ -1,7 +1,8 @@
 """The one place that knows all stages: records of the log in, series out.
 
     record ─▶ traces ─▶ attempts ⋈ events ─▶ verdicts ─▶ windows
-                 └▶ span metrics        └▶ users
+                 └▶ span metrics        └▶ users   ▲
+           ▶ metrics ───────────────────────────────┘
 
 Time is the log's: a record first moves the clock to its arrival, and the clock moves in whole
 seconds, at each of which the stages settle what is due. Moving it on without arrivals does the
@@ -18,17 +19,21 @@ from outcome_exporter.config import Config
 from outcome_exporter.errors import StateCorrupt
 from outcome_exporter.events import decode_cloudevents, decode_logs
 from outcome_exporter.kernels.wire import decode_spans, wanted_keys
+from outcome_exporter.metrics import Metrics
 from outcome_exporter.model import (
     OWN_KINDS,
+    Batch,
     BusinessEvent,
     EventBatch,
     Kind,
+    MetricBatch,
     Record,
     SpanBatch,
     Table,
 )
 from outcome_exporter.outcomes import Outcomes, Settled
 from outcome_exporter.plan import Arrays, Moved, Plan, part
+from outcome_exporter.points import decode_metrics
 from outcome_exporter.receive.compression import decompress
 from outcome_exporter.slo import BucketStore, NoStore, Slos
 from outcome_exporter.spanmetrics import SpanMetrics
@@ -36,7 +41,7 @@ from outcome_exporter.traces import Traces
 from outcome_exporter.units import SECOND
 from outcome_exporter.users import ANY, BAD, Users
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Version of what `dump` gives; a change of any stage's rows makes a new one."""
 
 _ANY_SIZE = 1 << 40
@@ -60,13 +65,14 @@ class Pipeline:
         self.spanmetrics = SpanMetrics(self.plan)
         self.outcomes = Outcomes(self.plan)
         self.users = Users(self.plan)
+        self.metrics = Metrics(self.plan)
         self.slos = Slos(self.plan, store or NoStore())
         self._reader = Reader(self.plan, self.traces.pack_labels)
         self.second: int | None = None
         """The clock, in seconds since 1970; None before the first record."""
         self.next_offset = 0
         """Offset of the log up to which the state accounts for it."""
-        self.received = {"traces": 0, "events": 0}
+        self.received = {"traces": 0, "events": 0, "metrics": 0}
         self.skewed_events = 0
 
     @property
@@ -81,8 +87,8 @@ class Pipeline:
 
     # Input
 
-    def decode(self, kind: Kind, payload: bytes) -> SpanBatch | EventBatch:
-        """A decompressed payload as columns or events; touches no state, thread-safe.
+    def decode(self, kind: Kind, payload: bytes) -> Batch:
+        """A decompressed payload as columns, events or points; touches no state, thread-safe.
 
         Raises:
             DecodeError: It is not what it says it is.
@@ -94,6 +100,8 @@ class Pipeline:
                 return decode_logs(payload)
             case Kind.CLOUDEVENTS:
                 return decode_cloudevents(payload)
+            case Kind.METRICS:
+                return decode_metrics(payload, self.metrics.names)
             case _:
                 raise AssertionError(kind)
 
@@ -110,9 +118,13 @@ class Pipeline:
             case EventBatch() as events:
                 self.received["events"] += len(events.events)
                 self._take_events(events.events, record.arrival_unix_nano)
+            case MetricBatch() as metrics:
+                assert self.second is not None
+                self.received["metrics"] += len(metrics.points)
+                self.slos.add(self.metrics.take(metrics, record.arrival_unix_nano, self.second))
         self.next_offset = record.offset + 1
 
-    def _decoded(self, record: Record) -> SpanBatch | EventBatch | None:
+    def _decoded(self, record: Record) -> Batch | None:
         if record.kind in OWN_KINDS:
             return None
         # What was decoded for another configuration has other attributes.
@@ -120,6 +132,8 @@ class Pipeline:
             case SpanBatch(wanted=wanted) if wanted is self._wanted:
                 return record.decoded
             case EventBatch():
+                return record.decoded
+            case MetricBatch(wanted=wanted) if wanted is self.metrics.names:
                 return record.decoded
         return self.decode(record.kind, decompress(record.encoding, record.payload, _ANY_SIZE))
 
@@ -160,9 +174,11 @@ class Pipeline:
         if self.second is None:
             self.second = target
             self.slos.minute = target // 60
+            self.metrics.begin(target)
         while self.second < target:
             due = self.traces.next_due(self.second, target)
-            self.second = self.outcomes.next_due(self.second, due)
+            due = self.outcomes.next_due(self.second, due)
+            self.second = self.metrics.next_due(self.second, due)
             self._tick()
 
     def is_due(self, now_unix_nano: int) -> bool:
@@ -171,7 +187,7 @@ class Pipeline:
             return False
         until = now_unix_nano // SECOND + 1
         due = self.outcomes.next_due(self.second, self.traces.next_due(self.second, until))
-        return due < until
+        return self.metrics.next_due(self.second, due) < until
 
     def _tick(self) -> None:
         assert self.second is not None
@@ -180,6 +196,7 @@ class Pipeline:
             self.spanmetrics.add(settled.spans, self.second)
             self._take_attempts(settled.attempts)
         self._deliver(self.outcomes.expire(self.second))
+        self.slos.add(self.metrics.settle(self.second))
 
     def _take_attempts(self, attempts: Table) -> None:
         assert self.second is not None
@@ -208,6 +225,7 @@ class Pipeline:
             "spanmetrics": self.spanmetrics.dump(),
             "outcomes": self.outcomes.dump(),
             "users": self.users.dump(),
+            "metrics": self.metrics.dump(),
             "slos": self.slos.dump(),
         }
         arrays = {
@@ -239,4 +257,7 @@ class Pipeline:
         self.spanmetrics.restore(part(arrays, "spanmetrics"))
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
         self.users.restore(part(arrays, "users"), moved)
+        self.metrics.restore(part(arrays, "metrics"), moved)
+        if self.second is not None:
+            self.metrics.begin(self.second)
         self.slos.restore(part(arrays, "slos"), moved)

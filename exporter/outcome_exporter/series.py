@@ -169,6 +169,13 @@ SLO_TRAFFIC_STATE = Family(
     ("slo", "state"),
 )
 
+SLO_UNCERTAIN = Family(
+    "slo_uncertain_events_total",
+    "counter",
+    "Events in a histogram's bucket that holds the SLO's bound, which `between` judged.",
+    ("slo",),
+)
+
 # Span metrics, named as the Collector's spanmetrics connector names them
 SPAN_LABELS = ("service_name", "span_name", "span_kind", "status_code")
 SPAN_CALLS = Family("traces_span_metrics_calls_total", "counter", "Spans received.", SPAN_LABELS)
@@ -196,7 +203,7 @@ RECEIVED_BYTES = Family(
 RECEIVED_ITEMS = Family(
     "outcome_exporter_received_items_total",
     "counter",
-    "Spans and business events taken from the log.",
+    "Spans, business events and data points taken from the log.",
     ("signal",),
 )
 REJECTED_ITEMS = Family(
@@ -208,7 +215,7 @@ REJECTED_ITEMS = Family(
 DUPLICATES = Family(
     "outcome_exporter_duplicates_total",
     "counter",
-    "Spans, attempts and events that had been counted before.",
+    "Spans, attempts, events and data points that had been counted before.",
     ("what",),
 )
 LATE_SPANS = Family(
@@ -227,6 +234,12 @@ OVERFLOW = Family(
     "counter",
     "Label values that became `other`, and records dropped from a capped memory, by what.",
     ("what",),
+)
+POINTS_REFUSED = Family(
+    "outcome_exporter_metric_points_refused_total",
+    "counter",
+    "Data points that an SLO reads and did not count, by why.",
+    ("slo", "why"),
 )
 LOG_SIZE = Family("outcome_exporter_log_size_bytes", "gauge", "Payload in the durable log.")
 LOG_LAG = Family("outcome_exporter_log_lag_bytes", "gauge", "Payload not read yet.")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from outcome_exporter import series, slo
 from outcome_exporter.kernels import assembly, joining
 from outcome_exporter.kernels.operations import BOUNDS_MS, KINDS, STATUSES
+from outcome_exporter.metrics import REFUSALS
 from outcome_exporter.model import OK, REASONS, Exemplar, Histogram, Row, Sample, Snapshot
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.units import HOUR, MICROSECOND, MILLIONTHS, SECOND, format_duration
@@ -46,6 +47,7 @@ def snapshot(pipeline: Pipeline) -> Snapshot:
             for i, name in enumerate(pipeline.plan.event_types)
         ],
         **_slo_families(pipeline),
+        **_metric_families(pipeline),
         series.SPAN_CALLS: list(_span_calls(pipeline)),
         series.SPAN_DURATION: list(_span_durations(pipeline)),
         **_self_families(pipeline),
@@ -152,12 +154,11 @@ def _slo_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
 
 def _add_promise(families: dict[series.Family, list[Sample]], pipeline: Pipeline, i: int) -> None:
     """What was promised, and what was counted since the beginning."""
-    journey, promise = pipeline.plan.slos[i]
-    title = promise.title or journey.title or journey.name
-    owner, runbook = promise.owner or journey.owner, promise.runbook or journey.runbook
-    window = format_duration(promise.window)
+    promised = pipeline.plan.slos[i]
+    journey, promise = promised
+    about = (promised.owner, promised.title, promised.runbook, format_duration(promise.window))
     families[series.SLO_INFO].append(
-        Sample((promise.name, journey.name, owner, title, runbook, window), 1.0)
+        Sample((promise.name, journey.name if journey else "", *about), 1.0)
     )
     families[series.SLO_OBJECTIVE].append(Sample((promise.name,), promise.objective_ratio))
     families[series.SLO_ALERT_MIN_BAD].append(
@@ -202,6 +203,22 @@ def _add_windows(families: dict[series.Family, list[Sample]], pipeline: Pipeline
     ]
 
 
+def _metric_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
+    """What is to know about SLOs that read metrics."""
+    metrics, slos = pipeline.metrics, pipeline.plan.slos
+    return {
+        series.SLO_UNCERTAIN: [
+            Sample((slos[i].slo.name,), int(metrics.uncertain[i]) / MILLIONTHS)
+            for i in metrics.slos
+        ],
+        series.POINTS_REFUSED: [
+            Sample((slos[i].slo.name, why), float(metrics.refused[i, at]))
+            for i in metrics.slos
+            for at, why in enumerate(REFUSALS)
+        ],
+    }
+
+
 # Spans
 
 
@@ -244,10 +261,12 @@ def _self_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
         "span": traces.counts[assembly.DUPLICATES],
         "attempt": outcomes.counts[joining.DUPLICATE_ATTEMPTS],
         "event": outcomes.counts[joining.DUPLICATE_EVENTS],
+        "data_point": pipeline.metrics.duplicates,
     }
     skewed = {
         "span_ahead": traces.counts[assembly.AHEAD],
         "event_ahead": pipeline.skewed_events,
+        "data_point_ahead": pipeline.metrics.skewed,
         "outcome_too_old": pipeline.slos.totals.too_old[0],
     }
     overflow = {
