@@ -393,6 +393,8 @@ def _health(
         series.SKEWED_TIMES: [Sample(("future",), 0.0), Sample(("too_old",), 0.0)],
         series.OVERFLOW: [Sample(("label:tier",), 0.0)],
         series.POINTS_REFUSED: [Sample(("checkout-fast", "wrong_type"), 0.0)],
+        series.SOURCE_POLLS: [Sample(("prometheus", "ok"), 0.0)],
+        series.SOURCE_TIME: [Sample(("checkout-fast",), 0.0)],
         series.LOG_SIZE: one(18_874_368 if received else 0),
         series.LOG_LAG: one(lag_seconds * 200_000),
         series.LOG_LAG_SECONDS: one(lag_seconds),

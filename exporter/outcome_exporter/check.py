@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from outcome_exporter import burn, config, document, series
+from outcome_exporter import burn, config, document, promql, series
 from outcome_exporter.config import (
     Config,
     Journey,
     JourneySlo,
     MetricSli,
+    PrometheusSli,
     Sli,
     Slo,
     SpanSelector,
@@ -86,7 +87,7 @@ def check(configuration: Config) -> list[Problem]:
         *(
             problem
             for index, slo in enumerate(configuration.standalone)
-            for problem in _standalone(slo, f"slos[{index}]")
+            for problem in _standalone(slo, f"slos[{index}]", configuration)
         ),
         *_retention(configuration),
         *_value_at_risk(configuration),
@@ -141,6 +142,13 @@ def _sizes_and_times(configuration: Config) -> Iterator[Problem]:
             "is smaller than the largest request, which would never fit",
             f"use at least {config.format_size(configuration.receivers.otlp.max_request)}",
         )
+    source = configuration.prometheus
+    if source is not None and source.every < MINUTE:
+        problem = "minutes are read once they have closed"
+        yield Problem("prometheus.every", problem, "use at least 1m")
+    if source is not None and source.lookback < MINUTE:
+        problem = "every series would be new at each poll"
+        yield Problem("prometheus.lookback", problem, "use 1h")
     if not storage.checkpoint:
         yield Problem("storage.checkpoint", "leaves no time between checkpoints", "use 10s")
     if traces.max_age < traces.quiet:
@@ -266,10 +274,32 @@ def _slo(slo: Slo, path: str) -> Iterator[Problem]:
         yield from _tiers(slo, path)
 
 
-def _standalone(slo: StandaloneSlo, path: str) -> Iterator[Problem]:
+def _standalone(slo: StandaloneSlo, path: str, configuration: Config) -> Iterator[Problem]:
     if slo.sli.metric is not None:
         yield from _metric(slo.sli.metric, f"{path}.sli.metric")
+    if slo.sli.prometheus is not None:
+        yield from _prometheus(slo.sli.prometheus, f"{path}.sli.prometheus", configuration)
     yield from _slo(slo, path)
+
+
+def _prometheus(sli: PrometheusSli, path: str, configuration: Config) -> Iterator[Problem]:
+    if configuration.prometheus is None:
+        problem = "no Prometheus is configured to read it from"
+        yield Problem(path, problem, "add `prometheus: {url: http://prometheus:9090}`")
+    if sli.part == sli.total:
+        problem = "is the same as `total`: every event would be " + ("good" if sli.good else "bad")
+        yield Problem(f"{path}.{'good' if sli.good else 'bad'}", problem, "select some of them")
+    for key in ("good", "bad", "total"):
+        query = getattr(sli, key)
+        if query is not None and "[" in query and promql.is_selector(query.partition("[")[0]):
+            problem = "selects a range: samples are read minute by minute anyway"
+            yield Problem(f"{path}.{key}", problem, "remove the brackets")
+        elif query is not None and not promql.is_selector(query):
+            yield _warning(
+                f"{path}.{key}",
+                "is an expression: Prometheus extrapolates, and misses each series' first sample",
+                'a selector of counters, like http_requests_total{job="shop"}, is read exactly',
+            )
 
 
 def _metric(sli: MetricSli, path: str) -> Iterator[Problem]:
@@ -459,6 +489,9 @@ def _promises(slo: Slo, criteria: str) -> Iterator[str]:
 
 def _events(sli: Sli) -> str:
     """What a standalone SLO counts: `of http.server.request.duration good: below 300ms`."""
+    if sli.prometheus is not None:
+        verdict = "good" if sli.prometheus.good else "bad"
+        return f"of {sli.prometheus.total} in Prometheus, {verdict} if {sli.prometheus.part},"
     if sli.metric is None:
         return ""
     metric, part = sli.metric, sli.metric.part

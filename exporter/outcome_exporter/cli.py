@@ -214,6 +214,25 @@ def replay(
 
 
 @app.command()
+def backfill(config: ConfigFile) -> None:
+    """Fill SLO windows from a Prometheus' history.
+
+    For SLOs with `sli: {prometheus: …}`, while the exporter does not run. What has been read
+    before is not read again, so it may be stopped and begun again.
+    """
+    from rich.progress import Progress  # noqa: PLC0415  # see above
+
+    steps = importlib.import_module("outcome_exporter.server").backfill(config)
+    with Progress() as progress:
+        tasks = {}
+        for name, done, todo in steps:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=todo)
+            progress.update(tasks[name], completed=done)
+    typer.echo(f"{len(tasks)} SLOs have their history" if tasks else "no SLO reads a Prometheus")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration.
 

@@ -272,6 +272,24 @@ class Storage(Model):
     """How long buckets are kept: by default the longest window and a day."""
 
 
+class Prometheus(Model):
+    """Where SLOs with `sli: {prometheus: …}` are read from: its HTTP API, or one like it."""
+
+    url: Annotated[Url, Field(min_length=1)] = Field(examples=["http://prometheus:9090"])
+    bearer_token_file: Text | None = None
+    """Holds a token that is sent along; read anew for each request."""
+    every: Duration = MINUTE
+    """Time between polls; each reads the minutes that have closed since the one before."""
+    delay: Duration = 30 * SECOND
+    """How long after its end a minute is read: its last scrape must have been stored."""
+    lookback: Duration = HOUR
+    """How long a series may be silent before it is taken for a new one."""
+    births_max: int = Field(default=100, strict=True, ge=0)
+    """A new series that begins above it is an old process found only now: not counted."""
+    backfill: bool = False
+    """Fill windows from history while serving, as `outcome-exporter backfill` does."""
+
+
 class Traces(Model):
     quiet: Duration = 10 * SECOND
     """A trace settles once its root has come and nothing more came for so long."""
@@ -615,6 +633,31 @@ class MetricSli(Model):
         return part
 
 
+class PrometheusSli(Model):
+    """Events that a Prometheus has counted: good or bad ones, and all of them.
+
+    A selector of counters is read sample by sample, exactly. Anything else is an expression that
+    gives the events of a minute, which Prometheus computes as well as it can.
+    """
+
+    good: Text | None = None
+    bad: Text | None = Field(default=None, examples=['http_requests_total{job="shop",code=~"5.."}'])
+    total: Text = Field(examples=['http_requests_total{job="shop"}'])
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.good is None) == (self.bad is None):
+            raise ValueError("needs good or bad, one of them")
+        return self
+
+    @property
+    def part(self) -> str:
+        """What is said of the events: those that are good, or those that are bad."""
+        part = self.good or self.bad
+        assert part is not None
+        return part
+
+
 class Sli(Model):
     """Where the events of an SLO without a journey come from: one of these."""
 
@@ -622,6 +665,7 @@ class Sli(Model):
         default=None,
         examples=[{"name": "http.server.request.duration", "good": {"below": "300ms"}}],
     )
+    prometheus: PrometheusSli | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -731,6 +775,7 @@ class Config(Model):
     self_tracing: SelfTracing | None = None
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
+    prometheus: Prometheus | None = None
     journeys: tuple[Journey, ...] = ()
     standalone: Annotated[tuple[StandaloneSlo, ...], Field(alias="slos")] = ()
     """SLOs that need no journey."""

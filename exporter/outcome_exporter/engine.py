@@ -186,6 +186,10 @@ class Engine:
         """Of those that the log held at the start."""
         return self._ready_offset - self.pipeline.next_offset
 
+    def behind(self) -> int:
+        """Records of the log that the pipeline has not taken in yet."""
+        return self._log.next_offset - self.pipeline.next_offset
+
     # Life
 
     def start(self) -> None:

@@ -50,6 +50,7 @@ from outcome_exporter.config import MetricPart, MetricSli
 from outcome_exporter.kernels.glob import matches
 from outcome_exporter.kernels.hashing import combine
 from outcome_exporter.kernels.recent import Recent, remember
+from outcome_exporter.minutes import spread
 from outcome_exporter.model import VERDICT, Histogram, MetricBatch, Point, Table
 from outcome_exporter.plan import Arrays, Moved, Plan, part
 from outcome_exporter.units import DAY, HOUR, MILLIONTHS, MINUTE, SECOND
@@ -560,27 +561,6 @@ def _millionths(count: float) -> int:
     if not 0 <= count <= _COUNT_MAX:
         raise _Refused("impossible")
     return round(count * MILLIONTHS)
-
-
-def spread(weight: int, began: int, ended: int, unit: int) -> Iterator[tuple[int, int]]:
-    """Events of a time as (time, events) a minute, evenly and in multiples of `unit`.
-
-    Args:
-        weight: Events, in millionths; at least 0.
-        began: Nanosecond after which they happened.
-        ended: Nanosecond until which; an event at the end of a minute belongs to it.
-        unit: What is not divided.
-    """
-    first, last = began // MINUTE, (ended - 1) // MINUTE
-    done = 0
-    for minute in range(first, last):
-        end = (minute + 1) * MINUTE
-        upto = weight * (end - began) // (ended - began) // unit * unit
-        if upto > done:
-            yield end - 1, upto - done
-            done = upto
-    if weight > done:
-        yield ended - 1, weight - done
 
 
 def _verdicts(

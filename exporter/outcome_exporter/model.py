@@ -34,6 +34,8 @@ class Kind(IntEnum):
     """A JSON array of CloudEvents in structured mode."""
     METRICS = 4
     """ExportMetricsServiceRequest, protobuf."""
+    POLLED = 5
+    """What was read from a Prometheus: `Polled` as JSON."""
     CLOCK = 9
     """Nothing came, and something was due: empty. Replays settle it at the same moment."""
 
@@ -218,6 +220,23 @@ class MetricBatch(NamedTuple):
 
 Batch = SpanBatch | EventBatch | MetricBatch
 """One request, decoded."""
+
+
+class Polled(NamedTuple):
+    """What an SLO counted in a stretch of minutes, as a source said."""
+
+    slo: str
+    sli: int
+    """Hash of what it reads."""
+    first: int
+    """Minute since 1970."""
+    end: int
+    """The minute after the last."""
+    counts: tuple[tuple[int, int, int], ...]
+    """Minute, good, bad; millionths of events."""
+    births: int
+    """Series that began too high to be new, and whose first sample was not counted."""
+
 
 # From stage to stage
 

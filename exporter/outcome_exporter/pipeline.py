@@ -2,7 +2,7 @@
 
     record ─▶ traces ─▶ attempts ⋈ events ─▶ verdicts ─▶ windows
                  └▶ span metrics        └▶ users   ▲
-           ▶ metrics ───────────────────────────────┘
+    metrics, polls ▶────────────────────────────────┘
 
 Time is the log's: a record first moves the clock to its arrival, and the clock moves in whole
 seconds, at each of which the stages settle what is due. Moving it on without arrivals does the
@@ -27,6 +27,7 @@ from outcome_exporter.model import (
     EventBatch,
     Kind,
     MetricBatch,
+    Polled,
     Record,
     SpanBatch,
     Table,
@@ -34,6 +35,7 @@ from outcome_exporter.model import (
 from outcome_exporter.outcomes import Outcomes, Settled
 from outcome_exporter.plan import Arrays, Moved, Plan, part
 from outcome_exporter.points import decode_metrics
+from outcome_exporter.polled import PolledSlis, decode_polled
 from outcome_exporter.receive.compression import decompress
 from outcome_exporter.slo import BucketStore, NoStore, Slos
 from outcome_exporter.spanmetrics import SpanMetrics
@@ -66,6 +68,7 @@ class Pipeline:
         self.outcomes = Outcomes(self.plan)
         self.users = Users(self.plan)
         self.metrics = Metrics(self.plan)
+        self.polled = PolledSlis(self.plan)
         self.slos = Slos(self.plan, store or NoStore())
         self._reader = Reader(self.plan, self.traces.pack_labels)
         self.second: int | None = None
@@ -122,9 +125,11 @@ class Pipeline:
                 assert self.second is not None
                 self.received["metrics"] += len(metrics.points)
                 self.slos.add(self.metrics.take(metrics, record.arrival_unix_nano, self.second))
+            case Polled() as polled:
+                self.slos.add(self.polled.take(polled))
         self.next_offset = record.offset + 1
 
-    def _decoded(self, record: Record) -> Batch | None:
+    def _decoded(self, record: Record) -> Batch | Polled | None:
         if record.kind in OWN_KINDS:
             return None
         # What was decoded for another configuration has other attributes.
@@ -135,7 +140,10 @@ class Pipeline:
                 return record.decoded
             case MetricBatch(wanted=wanted) if wanted is self.metrics.names:
                 return record.decoded
-        return self.decode(record.kind, decompress(record.encoding, record.payload, _ANY_SIZE))
+        payload = decompress(record.encoding, record.payload, _ANY_SIZE)
+        if record.kind is Kind.POLLED:
+            return decode_polled(payload)
+        return self.decode(record.kind, payload)
 
     def _start(self, arrival: int) -> None:
         """The exporter was away until now: senders get time to deliver what they kept."""
@@ -226,6 +234,7 @@ class Pipeline:
             "outcomes": self.outcomes.dump(),
             "users": self.users.dump(),
             "metrics": self.metrics.dump(),
+            "polled": self.polled.dump(),
             "slos": self.slos.dump(),
         }
         arrays = {
@@ -258,6 +267,7 @@ class Pipeline:
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
         self.users.restore(part(arrays, "users"), moved)
         self.metrics.restore(part(arrays, "metrics"), moved)
+        self.polled.restore(part(arrays, "polled"), moved)
         if self.second is not None:
             self.metrics.begin(self.second)
         self.slos.restore(part(arrays, "slos"), moved)

@@ -241,6 +241,18 @@ POINTS_REFUSED = Family(
     "Data points that an SLO reads and did not count, by why.",
     ("slo", "why"),
 )
+SOURCE_POLLS = Family(
+    "outcome_exporter_source_polls_total",
+    "counter",
+    "Polls of sources by what became of them; one that failed is made up for later.",
+    ("source", "result"),
+)
+SOURCE_TIME = Family(
+    "outcome_exporter_source_timestamp_seconds",
+    "gauge",
+    "Up to when an SLO's source has been read; 0 where it has not been.",
+    ("slo",),
+)
 LOG_SIZE = Family("outcome_exporter_log_size_bytes", "gauge", "Payload in the durable log.")
 LOG_LAG = Family("outcome_exporter_log_lag_bytes", "gauge", "Payload not read yet.")
 LOG_LAG_SECONDS = Family(

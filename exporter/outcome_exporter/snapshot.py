@@ -205,7 +205,7 @@ def _add_windows(families: dict[series.Family, list[Sample]], pipeline: Pipeline
 
 def _metric_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
     """What is to know about SLOs that read metrics."""
-    metrics, slos = pipeline.metrics, pipeline.plan.slos
+    metrics, polled, slos = pipeline.metrics, pipeline.polled, pipeline.plan.slos
     return {
         series.SLO_UNCERTAIN: [
             Sample((slos[i].slo.name,), int(metrics.uncertain[i]) / MILLIONTHS)
@@ -215,6 +215,13 @@ def _metric_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]
             Sample((slos[i].slo.name, why), float(metrics.refused[i, at]))
             for i in metrics.slos
             for at, why in enumerate(REFUSALS)
+        ]
+        + [
+            Sample((slo.name, "birth_above_limit"), float(polled.births[i]))
+            for i, slo in polled.slos
+        ],
+        series.SOURCE_TIME: [
+            Sample((slo.name,), (polled.covered(i) or (0, 0))[1] * 60.0) for i, slo in polled.slos
         ],
     }
 
@@ -262,6 +269,7 @@ def _self_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
         "attempt": outcomes.counts[joining.DUPLICATE_ATTEMPTS],
         "event": outcomes.counts[joining.DUPLICATE_EVENTS],
         "data_point": pipeline.metrics.duplicates,
+        "poll": pipeline.polled.duplicates,
     }
     skewed = {
         "span_ahead": traces.counts[assembly.AHEAD],

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.otlp_metrics import DELTA, NAME, RATIO, START, Exporter, config_of, counter
 
-from outcome_exporter.metrics import spread
+from outcome_exporter.minutes import spread
 from outcome_exporter.units import MILLIONTHS, MINUTE, SECOND
 
 
