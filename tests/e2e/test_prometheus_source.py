@@ -18,7 +18,6 @@ from tests.programs import require
 from typer.testing import CliRunner
 
 from outcome_exporter import cli, server
-from outcome_exporter.units import SECOND
 
 OBJECTIVE = 99.9
 STEP = 30
@@ -235,4 +234,3 @@ def test_what_prometheus_counts_with_increase_is_less(world):
         assert b'"value":[' in (body := response.read())
     assert float(re.search(rb'"(\d[\d.]*)"\]', body)[1]) == 0
     assert sum(one.total for one in truth["first-fails"] if 'code="500"' in one.labels) == 1
-    assert SECOND
