@@ -34,7 +34,7 @@ from outcome_exporter.config import (
 )
 from outcome_exporter.errors import ConfigError, Problem
 from outcome_exporter.model import LABELS_MAX, SLOS_MAX
-from outcome_exporter.units import DAY, MINUTE, format_duration
+from outcome_exporter.units import DAY, HOUR, MINUTE, format_duration
 
 SERIES_MANY = 10_000
 """Series of one journey's labels above which a warning is due."""
@@ -89,6 +89,7 @@ def check(configuration: Config) -> list[Problem]:
             for index, slo in enumerate(configuration.standalone)
             for problem in _standalone(slo, f"slos[{index}]", configuration)
         ),
+        *_corrections(configuration),
         *_retention(configuration),
         *_value_at_risk(configuration),
     ]
@@ -261,6 +262,10 @@ def _labels(journey: Journey, path: str, values_max: int) -> Iterator[Problem]:
 
 
 def _slo(slo: Slo, path: str) -> Iterator[Problem]:
+    each = slo.budgeting.slice
+    if not each or each % MINUTE or HOUR % each:
+        problem = f"{format_duration(each)} does not divide an hour into whole minutes"
+        yield Problem(f"{path}.budgeting.slice", problem, "use 1m, 5m or 10m")
     if not slo.window or slo.window % MINUTE:
         yield Problem(
             f"{path}.window",
@@ -279,7 +284,35 @@ def _standalone(slo: StandaloneSlo, path: str, configuration: Config) -> Iterato
         yield from _metric(slo.sli.metric, f"{path}.sli.metric")
     if slo.sli.prometheus is not None:
         yield from _prometheus(slo.sli.prometheus, f"{path}.sli.prometheus", configuration)
+    if slo.sli.composite is not None:
+        yield from _composite(slo, f"{path}.sli.composite", configuration)
     yield from _slo(slo, path)
+
+
+def _composite(slo: StandaloneSlo, path: str, configuration: Config) -> Iterator[Problem]:
+    others = {promised.slo.name: promised.slo for promised in configuration.slos}
+    parts = slo.sli.composite or ()
+    for index, part in enumerate(parts):
+        place = f"{path}[{index}].slo"
+        other = others.get(part.slo)
+        if other is None:
+            yield Problem(place, f"there is no SLO called {part.slo!r}", "name one of this file")
+        elif isinstance(other, StandaloneSlo) and other.sli.composite:
+            yield Problem(place, "is a composite itself", "name what it is made of")
+        elif part.slo in [before.slo for before in parts[:index]]:
+            yield Problem(place, f"{part.slo!r} stands here twice", "give it one weight")
+    if slo.calendar is not None or slo.budgeting.method != "occurrences":
+        problem = "a composite's parts have their own calendar and budgeting"
+        yield Problem(path, problem, "set them there")
+
+
+def _corrections(configuration: Config) -> Iterator[Problem]:
+    for index, correction in enumerate(configuration.corrections):
+        path = f"corrections[{index}]"
+        if correction.end <= correction.start:
+            yield Problem(f"{path}.end", "is not after its start", "swap them")
+        if not any(correction.corrects(promised.slo.name) for promised in configuration.slos):
+            yield _warning(f"{path}.slos", "match no SLO", "write names or globs of this file's")
 
 
 def _prometheus(sli: PrometheusSli, path: str, configuration: Config) -> Iterator[Problem]:
@@ -480,7 +513,10 @@ def summary(configuration: Config, *, file: str) -> Iterator[str]:
 
 
 def _promises(slo: Slo, criteria: str) -> Iterator[str]:
-    yield f"  {slo.name}: {slo.objective} % {criteria} over {format_duration(slo.window)}"
+    window = f"over {format_duration(slo.window)}"
+    if slo.calendar is not None:
+        window = f"in each {slo.calendar.period} ({slo.calendar.time_zone})"
+    yield f"  {slo.name}: {slo.objective} % {criteria} {window}"
     for severity in ("page", "ticket"):
         tiers = [tier for tier in slo.tiers if tier.severity == severity]
         if tiers:
@@ -489,6 +525,8 @@ def _promises(slo: Slo, criteria: str) -> Iterator[str]:
 
 def _events(sli: Sli) -> str:
     """What a standalone SLO counts: `of http.server.request.duration good: below 300ms`."""
+    if sli.composite is not None:
+        return f"of {' and '.join(f'{part.slo} by {part.weight:g}' for part in sli.composite)}"
     if sli.prometheus is not None:
         verdict = "good" if sli.prometheus.good else "bad"
         return f"of {sli.prometheus.total} in Prometheus, {verdict} if {sli.prometheus.part},"

@@ -6,10 +6,13 @@ once read; sizes are written `64MiB` and are bytes once read.
 
 import math
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +26,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -143,6 +147,32 @@ _CURRENCY = r"[A-Z]{3}"
 _URL = r"https?://\S+"
 _ADDRESS = r"(\S*[^\s:]|\[\S+\]):\d{1,5}"
 _PORT_MAX = 65_535
+
+
+def _moment(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            time = None
+        if time is None or time.tzinfo is None:
+            raise ValueError(f"{value!r} is no time; write it like 2024-05-01T22:00:00Z")
+        return round(time.timestamp()) * SECOND
+    return value
+
+
+def _write_moment(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds // SECOND, UTC).isoformat()
+
+
+Moment = Annotated[
+    int,
+    Field(strict=True),
+    BeforeValidator(_moment),
+    PlainSerializer(_write_moment, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""Nanoseconds since 1970, written like ``2024-05-01T22:00:00Z``."""
 
 Name = Annotated[
     str,
@@ -477,6 +507,67 @@ class SloAlerts(Model):
     """In place of the usual four, all of them."""
 
 
+class Calendar(Model):
+    """A window that begins anew with each period, at midnight."""
+
+    period: Literal["week", "month", "quarter", "year"] = Field(examples=["month"])
+    """A week begins on Monday."""
+    time_zone: Text = Field(default="UTC", examples=["Europe/Berlin"])
+    """Name in the IANA database."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(
+                f"{name!r} is no time zone; write it like Europe/Berlin or UTC"
+            ) from None
+        return name
+
+
+_PERIOD_DAYS = {"week": 7, "month": 31, "quarter": 92, "year": 366}
+"""At most so long: what is kept, and what alert tiers reckon with."""
+
+
+def _slice_target(value: object) -> Decimal:
+    remedy = "write the share of a slice's events that must be good like 95"
+    percent = _percent(value, remedy=remedy)
+    if percent > 100:  # noqa: PLR2004
+        raise ValueError(f"{value} is more than all events of a slice; use at most 100")
+    return percent
+
+
+class Budgeting(Model):
+    """What an error budget is spent by: bad events, or bad slices of time."""
+
+    method: Literal["occurrences", "timeslices", "ratio_timeslices"] = "occurrences"
+    slice: Duration = MINUTE
+    """Length of a slice of time."""
+    target: Annotated[
+        Decimal,
+        BeforeValidator(_slice_target),
+        PlainSerializer(float, return_type=float),
+        WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 100}),
+    ] = Decimal(95)
+    """Of timeslices: percent of its events that must be good for a slice to be good."""
+
+
+class Correction(Model):
+    """A time that counts for nothing, such as a maintenance; also one in the past."""
+
+    slos: Annotated[tuple[Text, ...], Field(min_length=1)] = ("*",)
+    """Globs on names of SLOs."""
+    start: Moment = Field(examples=["2024-05-01T22:00:00Z"])
+    end: Moment = Field(examples=["2024-05-01T23:30:00Z"])
+    reason: Text = "maintenance"
+
+    def corrects(self, slo: str) -> bool:
+        """Whether it is one of an SLO's."""
+        return any(fnmatchcase(slo, glob) for glob in self.slos)
+
+
 class Slo(Model):
     """What every SLO has, wherever its events come from."""
 
@@ -489,10 +580,25 @@ class Slo(Model):
     ] = Field(examples=[99.5])
     """Percent of events that must be good."""
     window: Duration = 28 * DAY
+    calendar: Calendar | None = None
+    """In place of `window`."""
+    budgeting: Budgeting = Budgeting()
     title: Text | None = None
     owner: Text | None = None
     runbook: Url | None = None
     alerts: SloAlerts = SloAlerts()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _period(cls, data: object) -> object:
+        calendar = data.get("calendar") if isinstance(data, dict) else None
+        named = calendar.get("period") if isinstance(calendar, dict) else calendar
+        days = _PERIOD_DAYS.get(getattr(named, "period", named) or "")
+        if not isinstance(data, dict) or days is None:
+            return data
+        if data.get("window") not in (None, days * DAY, f"{days}d"):
+            raise ValueError("has a window and a calendar; keep one of them")
+        return data | {"window": f"{days}d"}
 
     @property
     def objective_ratio(self) -> float:
@@ -658,6 +764,13 @@ class PrometheusSli(Model):
         return part
 
 
+class Component(Model):
+    """A part of a composite SLO."""
+
+    slo: Name = Field(examples=["checkout-success"])
+    weight: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
+
+
 class Sli(Model):
     """Where the events of an SLO without a journey come from: one of these."""
 
@@ -666,6 +779,8 @@ class Sli(Model):
         examples=[{"name": "http.server.request.duration", "good": {"below": "300ms"}}],
     )
     prometheus: PrometheusSli | None = None
+    composite: Annotated[tuple[Component, ...], Field(min_length=1)] | None = None
+    """The weighted mean of other SLOs' SLIs; those without events are left out."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -776,6 +891,7 @@ class Config(Model):
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
     prometheus: Prometheus | None = None
+    corrections: tuple[Correction, ...] = ()
     journeys: tuple[Journey, ...] = ()
     standalone: Annotated[tuple[StandaloneSlo, ...], Field(alias="slos")] = ()
     """SLOs that need no journey."""

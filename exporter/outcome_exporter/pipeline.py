@@ -181,7 +181,7 @@ class Pipeline:
         target = now_unix_nano // SECOND
         if self.second is None:
             self.second = target
-            self.slos.minute = target // 60
+            self.slos.begin(target // 60)
             self.metrics.begin(target)
         while self.second < target:
             due = self.traces.next_due(self.second, target)

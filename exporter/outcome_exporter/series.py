@@ -169,6 +169,18 @@ SLO_TRAFFIC_STATE = Family(
     ("slo", "state"),
 )
 
+SLO_INTERVAL = Family(
+    "slo_sli_interval_ratio",
+    "gauge",
+    "Where the true SLI lies with 95 % (Wilson): wide while there are few events.",
+    ("slo", "window", "bound"),
+)
+SLO_CORRECTED = Family(
+    "slo_corrected_events",
+    "gauge",
+    "Events of the SLO's window that corrections take out of it.",
+    ("slo", "result"),
+)
 SLO_UNCERTAIN = Family(
     "slo_uncertain_events_total",
     "counter",

@@ -138,6 +138,8 @@ def _slo_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
             series.SLO_EVENTS,
             series.SLO_WINDOW_EVENTS,
             series.SLO_SLI,
+            series.SLO_INTERVAL,
+            series.SLO_CORRECTED,
             series.SLO_BURN_RATE,
             series.SLO_BUDGET_REMAINING,
             series.SLO_BUDGET_EXHAUSTION,
@@ -169,7 +171,7 @@ def _add_promise(families: dict[series.Family, list[Sample]], pipeline: Pipeline
         hi, lo = totals.trace[i].tolist()
         exemplar = _exemplar(hi, lo, int(totals.time[i])) if result else None
         families[series.SLO_EVENTS].append(
-            Sample((promise.name, name), int(totals.events[i, result]) / MILLIONTHS, exemplar)
+            Sample((promise.name, name), pipeline.slos.events(i)[result], exemplar)
         )
     for tier in promise.tiers:
         long, short = format_duration(tier.long_window), format_duration(tier.short_window)
@@ -188,9 +190,13 @@ def _add_windows(families: dict[series.Family, list[Sample]], pipeline: Pipeline
         for result, count in zip(RESULTS, (good, bad), strict=True):
             families[series.SLO_WINDOW_EVENTS].append(Sample((promise.name, window, result), count))
         families[series.SLO_SLI].append(Sample((promise.name, window), slo.sli(good, bad)))
+        for bound, share in zip(("lower", "upper"), slo.wilson(good, bad), strict=True):
+            families[series.SLO_INTERVAL].append(Sample((promise.name, window, bound), share))
         families[series.SLO_BURN_RATE].append(
             Sample((promise.name, window), slo.burn_rate(promise, good, bad))
         )
+    for result, count in zip(RESULTS, pipeline.slos.corrected_events(i), strict=True):
+        families[series.SLO_CORRECTED].append(Sample((promise.name, result), count))
     remaining = slo.budget_remaining(promise, *windows[promise.window])
     rate = slo.burn_rate(promise, *windows[6 * HOUR])
     state = slo.traffic_state(promise, windows)

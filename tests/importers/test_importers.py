@@ -98,7 +98,10 @@ def test_pyrra():
 def test_openslo():
     data, slos, notes = imported("openslo", "openslo.yaml")
     assert data["prometheus"] == {"url": "http://metrics.example.com"}
-    assert list(slos) == ["ferry-bookings-1", "ferry-bookings-2", "queue"]
+    assert list(slos) == ["ferry-bookings-1", "ferry-bookings-2", "queue", "crossings", "berths"]
+    assert slos["crossings"]["calendar"] == {"period": "month", "time_zone": "Europe/Oslo"}
+    assert slos["crossings"]["budgeting"] == {"method": "timeslices", "slice": "5m", "target": 95.0}
+    assert slos["berths"]["budgeting"] == {"method": "ratio_timeslices", "slice": "1m"}
     assert slos["ferry-bookings-1"]["objective"] == 99.5
     assert slos["ferry-bookings-1"]["title"] == "Bookings: promise"
     assert slos["ferry-bookings-1"]["owner"] == "harbour, pier"
@@ -114,6 +117,8 @@ def test_openslo():
     for said in (
         "elsewhere: spec.indicator.spec.ratioMetric.good.metricSource: the whole SLO is left out",
         "it is read from Datadog",
+        "crossings: spec.timeWindow[0].calendar.startTime: 2022-01-01 12:00:00 is left out",
+        "fortnight: spec.timeWindow[0]: the whole SLO is left out: a calendar window of 2w",
         "ferry-bookings: spec.alertPolicies[0]: its conditions",
         "ferry-bookings: spec.alertPolicies[1]: is not carried over: there is no",
         "Service ferries: spec: is not carried over",

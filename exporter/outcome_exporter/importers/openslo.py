@@ -5,7 +5,8 @@
 | metadata.name, an objective's place | name, with `-1`, `-2` where there are several objectives |
 | displayName, description | title |
 | Service, labels: owner or team | owner |
-| timeWindow | window |
+| timeWindow | window, or calendar for one that is not rolling |
+| budgetingMethod, timeSliceTarget, timeSliceWindow | budgeting |
 | objectives[].target, targetPercent | objective |
 | ratioMetric good, bad, total | good or bad, total |
 | ratioMetric raw | cannot be: a ratio says no number of events |
@@ -50,6 +51,8 @@ WINDOW = "28d"
 """Where an SLO has no time window."""
 
 _OPERATORS = {"lte": "<=", "lt": "<", "gte": ">=", "gt": ">"}
+_PERIODS = {"1w": "week", "1M": "month", "1Q": "quarter", "1Y": "year"}
+_METHODS = {"Timeslices": "timeslices", "RatioTimeslices": "ratio_timeslices"}
 _QUERY_KEYS = ("query", "promql")
 
 
@@ -95,10 +98,8 @@ def _slo(name: str, root: Node, books: _Books, found: Found) -> None:
     metadata, spec = root.node("metadata"), root.node("spec")
     metadata.take("name")
     objectives = spec.nodes("objectives")
-    shared: dict[str, Any] = {}
     try:
-        shared["window"] = _window(spec)
-        _budgeting(spec)
+        shared = _window(name_of(name), spec, found)
     except Left as left:
         found.notes.append(Note(name_of(name), left.path, "the whole SLO is left out", str(left)))
         return
@@ -106,7 +107,7 @@ def _slo(name: str, root: Node, books: _Books, found: Found) -> None:
         path, why = "spec.objectives", "there are none"
         found.notes.append(Note(name_of(name), path, "the whole SLO is left out", why))
     title = metadata.text("displayName")
-    description = spec.text("description")
+    description, method = spec.text("description"), spec.text("budgetingMethod")
     owner = owner_of(metadata.node("labels")) or _owner(spec.text("service"), books)
     runbook = runbook_of(metadata.node("annotations"))
     for at, objective in enumerate(objectives, 1):
@@ -115,6 +116,7 @@ def _slo(name: str, root: Node, books: _Books, found: Found) -> None:
         slo: dict[str, Any] = {"name": own}
         try:
             slo |= {"objective": _target(objective), **shared}
+            slo |= _budgeting(method, objective)
             heading = ": ".join(part for part in parts if part) or description
             about(slo, title=heading, owner=owner, runbook=runbook)
             indicator = _indicator(objective, books) or _indicator(spec, books)
@@ -134,35 +136,57 @@ def _owner(service: str, books: _Books) -> str:
     return owner_of(labels) or service
 
 
-def _window(spec: Node) -> str:
+def _window(name: str, spec: Node, found: Found) -> dict[str, Any]:
+    """The window, rolling or of the calendar."""
     windows = spec.nodes("timeWindow")
     if not windows:
-        return WINDOW
+        return {"window": WINDOW}
     if len(windows) > 1:
         raise Left("spec.timeWindow", "there are several")
     window = windows[0]
-    length = duration_of(window.text("duration"))
+    text, calendar = window.text("duration"), window.node("calendar")
+    if window.take("isRolling") is False or calendar:
+        if text not in _PERIODS:
+            periods = ", ".join(_PERIODS)
+            raise Left(window.path, f"a calendar window of {text} is not one of {periods}")
+        began = calendar.text("startTime")
+        if began:
+            why = "periods begin at midnight, of a Monday or of the first of a month"
+            found.notes.append(
+                Note(name, f"{calendar.path}.startTime", f"{began} is left out", why)
+            )
+        zone = calendar.text("timeZone") or "UTC"
+        return {"calendar": {"period": _PERIODS[text], "time_zone": zone}}
+    length = duration_of(text)
     if length is None:
         raise Left(window.path, "its duration is none")
-    if window.take("isRolling") is False or window.take("calendar"):
-        raise Left(window.path, "windows that follow the calendar are not known here")
-    return format_duration(length)
+    return {"window": format_duration(length)}
 
 
-def _budgeting(spec: Node) -> None:
-    method = spec.text("budgetingMethod")
-    if method not in ("", "Occurrences"):
+def _budgeting(method: str, objective: Node) -> dict[str, Any]:
+    """What the budget is spent by."""
+    target, length = objective.take("timeSliceTarget"), objective.text("timeSliceWindow")
+    if method in ("", "Occurrences"):
+        return {}
+    if method not in _METHODS:
         raise Left("spec.budgetingMethod", f"{method} is not known here")
+    budgeting: dict[str, Any] = {"method": _METHODS[method], "slice": length or "1m"}
+    if target is not None and method == "Timeslices":
+        budgeting["target"] = _percent(target, objective)
+    return {"budgeting": budgeting}
 
 
-def _target(objective: Node) -> float | str:
-    """Percent, without the noise of a multiplied float."""
+def _target(objective: Node) -> Any:  # noqa: ANN401 - for `check` to refuse
     percent, ratio = objective.take("targetPercent"), objective.take("target")
+    return _percent(ratio, objective) if percent is None else percent
+
+
+def _percent(ratio: object, objective: Node) -> float:
+    """Percent of a share of one, without the noise of a multiplied float."""
     try:
-        exact = Decimal(str(percent)) if percent is not None else 100 * Decimal(str(ratio))
+        return float((100 * Decimal(str(ratio))).normalize())
     except InvalidOperation:
         raise Left(objective.path, "its target is no number") from None
-    return float(exact.normalize())
 
 
 def _indicator(node: Node, books: _Books) -> Node | None:
