@@ -17,7 +17,7 @@ import yaml
 from tests.programs import require
 from typer.testing import CliRunner
 
-from outcome_exporter import cli, server
+from outcome_exporter import check, cli, server
 
 OBJECTIVE = 99.9
 STEP = 30
@@ -218,6 +218,40 @@ def test_backfilled_budgets_equal_the_exact_counts(world, tmp_path, monkeypatch)
     assert value(text, 'slo_events_total{result="bad",slo="first-fails"}') == 1
     assert value(text, 'slo_traffic_state{slo="idle",state="none"}') == 1
     assert "NaN" not in text
+
+
+SLOTH = """
+version: prometheus/v1
+service: shop
+slos:
+  - name: quiet
+    objective: 99.9
+    sli:
+      events:
+        error_query: sum(rate(requests_total{case="quiet-hour",code=~"5.."}[{{.window}}]))
+        total_query: sum(rate(requests_total{case="quiet-hour"}[{{.window}}]))
+"""
+
+
+def test_an_imported_slo_reads_what_is_counted_by_hand_from_the_same_samples(world, tmp_path):
+    url, truth = world
+    (tmp_path / "sloth.yaml").write_text(SLOTH)
+    config = tmp_path / "config.yaml"
+    arguments = ["import", "sloth", str(tmp_path / "sloth.yaml"), "-o", str(config)]
+    done = CliRunner().invoke(cli.app, [*arguments, "--prometheus", url], catch_exceptions=False)
+    assert done.exit_code == 0
+    config.write_text(f"{config.read_text()}\nstorage: {{path: {tmp_path / 'data'}}}\n")
+    for _ in server.backfill(config):
+        pass
+    log, store, engine = server._opened(check.load(config).config)
+    try:
+        good, bad = engine.pipeline.slos.events(0)
+    finally:
+        log.close()
+        store.close()
+    series = truth["quiet-hour"]
+    assert bad == pytest.approx(sum(one.total for one in series if 'code="500"' in one.labels))
+    assert good == pytest.approx(sum(one.total for one in series if 'code="200"' in one.labels))
 
 
 def value(text: str, series: str) -> float:

@@ -56,6 +56,7 @@ def test_sloth():
     for said in (
         "tickets-opaque: slos[4].sli.raw: the whole SLO is left out: it is a ratio already",
         "tickets-plugged: slos[5].sli.plugin: the whole SLO is left out: the plugin acme/",
+        "slos[0].alerting.name: is not carried over",
         "labels.region: is not carried over",
         "slos[0].alerting.annotations.summary: is not carried over",
         "slos[0].alerting.page_alert: is not carried over",
@@ -71,6 +72,7 @@ def test_sloths_custom_resource():
         "total": "barrier_moves_total",
     }
     assert slos["parking-barriers"]["owner"] == "roads"
+    assert any("metadata.namespace: is not carried over" in note for note in notes)
     assert any("spec.sloPlugins: is not carried over" in note for note in notes)
     assert any("alerting.pageAlert: is not carried over" in note for note in notes)
 
@@ -157,6 +159,29 @@ def test_every_key_of_every_file_is_used_or_told():
         text = yaml.safe_dump_all(documents).encode()
         done = importers.run(kind, [importers.Source("x", text)])
         assert any("unheard_of: is not carried over" in str(note) for note in done.notes), kind
+
+
+def test_nothing_is_said_where_everything_is_carried_over():
+    text = """
+        apiVersion: openslo/v1
+        kind: SLO
+        metadata: {name: ferries, displayName: Ferries, labels: {team: [harbour]}}
+        spec:
+          description: Boats leave.
+          service: ferries
+          indicator:
+            metadata: {name: departures, displayName: Departures}
+            spec:
+              ratioMetric:
+                counter: true
+                bad: {metricSource: {type: Prometheus, spec: {query: "sum(departures{late='1'})"}}}
+                total: {metricSource: {type: Prometheus, spec: {query: sum(departures)}}}
+          timeWindow: [{duration: 1M, isRolling: false, calendar: {timeZone: Europe/Oslo}}]
+          budgetingMethod: Occurrences
+          objectives: [{displayName: Promise, op: gt, target: 0.995}]
+    """
+    done = importers.run("openslo", [importers.Source("x", text.encode())])
+    assert (done.slos, [str(note) for note in done.notes]) == (1, [])
 
 
 def test_an_slo_that_cannot_work_here_is_left_out_with_its_reason():

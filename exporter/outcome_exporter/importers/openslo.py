@@ -108,16 +108,18 @@ def _slo(name: str, root: Node, books: _Books, found: Found) -> None:
         found.notes.append(Note(name_of(name), path, "the whole SLO is left out", why))
     title = metadata.text("displayName")
     description, method = spec.text("description"), spec.text("budgetingMethod")
-    owner = owner_of(metadata.node("labels")) or _owner(spec.text("service"), books)
+    service = _owner(spec.text("service"), books)
+    owner = owner_of(metadata.node("labels")) or service
     runbook = runbook_of(metadata.node("annotations"))
     for at, objective in enumerate(objectives, 1):
         own = name_of(name, str(at) if len(objectives) > 1 else "")
-        parts = [title, objective.text("displayName")] if len(objectives) > 1 else [title]
+        what = objective.text("displayName")
+        parts = [title, what, description]
         slo: dict[str, Any] = {"name": own}
         try:
             slo |= {"objective": _target(objective), **shared}
             slo |= _budgeting(method, objective)
-            heading = ": ".join(part for part in parts if part) or description
+            heading = ": ".join(part for part in parts if part)
             about(slo, title=heading, owner=owner, runbook=runbook)
             indicator = _indicator(objective, books) or _indicator(spec, books)
             slo["sli"] = _sli(indicator, objective, own, books, found)
@@ -213,14 +215,15 @@ def _sli(
     ratio, threshold = spec.node("ratioMetric"), spec.node("thresholdMetric")
     spec.take("description")
     if ratio:
-        return _ratio(ratio, name, books, found)
+        return _ratio(ratio, objective, name, books, found)
     if threshold:
         return _threshold(threshold, objective, name, books, found)
     raise Left(spec.path, "it has neither ratioMetric nor thresholdMetric")
 
 
-def _ratio(node: Node, name: str, books: _Books, found: Found) -> dict[str, Any]:
+def _ratio(node: Node, objective: Node, name: str, books: _Books, found: Found) -> dict[str, Any]:
     node.take("rawType")
+    objective.take("op")  # says nothing of a ratio
     if node.take("raw"):
         raise Left(f"{node.path}.raw", "a ratio says no number of events; give good and total")
     counter = node.take("counter") is True
@@ -238,8 +241,8 @@ def _ratio(node: Node, name: str, books: _Books, found: Found) -> dict[str, Any]
 def _threshold(
     node: Node, objective: Node, name: str, books: _Books, found: Found
 ) -> dict[str, Any]:
-    query = _query(node, books, found)
     operator, value = objective.text("op"), objective.take("value")
+    query = _query(node, books, found)
     if operator not in _OPERATORS or not isinstance(value, int | float):
         raise Left(objective.path, "a threshold needs op (lte, lt, gte, gt) and a number as value")
     what = "is looked at once a minute, each of which is an event"

@@ -46,7 +46,6 @@ def read(documents: list[Document]) -> Found:
             continue
         metadata = root.node("metadata")
         name = name_of(metadata.text("name"))
-        metadata.take("namespace")
         try:
             found.slos.append(_slo(root.node("spec"), metadata, name, found))
         except Left as left:

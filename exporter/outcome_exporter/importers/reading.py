@@ -63,7 +63,7 @@ class Node:
         self.path = path
         self.data: dict[str, Any] = data if isinstance(data, dict) else {}
         self._taken: set[str] = set()
-        self._children: list[Node] = []
+        self._children: dict[str, Node] = {}
 
     def take(self, key: str) -> Any:  # noqa: ANN401 - whatever YAML holds
         """A value; None where there is none."""
@@ -97,9 +97,8 @@ class Node:
         return self._child(whole, self._place(key))
 
     def _child(self, value: object, path: str) -> "Node":
-        child = Node(value, path)
-        self._children.append(child)
-        return child
+        # Asked for twice it is the same, so that what was taken stays taken.
+        return self._children.setdefault(path, Node(value, path))
 
     def _place(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
@@ -109,7 +108,7 @@ class Node:
         for key, value in self.data.items():
             if key not in self._taken and value not in (None, "", [], {}):
                 yield self._place(key)
-        for child in self._children:
+        for child in self._children.values():
             yield from child.left()
 
     def __bool__(self) -> bool:

@@ -43,9 +43,7 @@ def read(documents: list[Document]) -> Found:
         root = Node(one.data)
         kind, version = root.text("kind"), root.text("version") or root.text("apiVersion")
         if kind == "PrometheusServiceLevel" or version.startswith("sloth.slok.dev/"):
-            metadata = root.node("metadata")
-            for key in ("name", "namespace", "labels", "annotations"):
-                metadata.take(key)
+            root.node("metadata").take("name")  # names are made of the service's
             _service(root.node("spec"), found)
         elif version == "prometheus/v1":
             _service(root, found)
@@ -70,8 +68,8 @@ def _service(node: Node, found: Found) -> None:
 
 
 def _slo(node: Node, name: str, owner: str, found: Found) -> dict[str, Any]:
-    sli = _sli(node.node("sli"), name, found)
     slo: dict[str, Any] = {"name": name, "objective": node.take("objective"), "window": WINDOW}
+    sli = _sli(node.node("sli"), name, found)
     labels, alerting = node.node("labels"), node.node("alerting")
     annotations = alerting.node("annotations")
     about(
@@ -80,7 +78,6 @@ def _slo(node: Node, name: str, owner: str, found: Found) -> dict[str, Any]:
         owner=owner_of(labels) or owner_of(alerting.node("labels")) or owner,
         runbook=runbook_of(annotations),
     )
-    alerting.take("name")  # every alert has one name here
     slo["sli"] = sli
     return slo
 
