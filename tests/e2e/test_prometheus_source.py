@@ -243,7 +243,7 @@ def test_an_imported_slo_reads_what_is_counted_by_hand_from_the_same_samples(wor
     config.write_text(f"{config.read_text()}\nstorage: {{path: {tmp_path / 'data'}}}\n")
     for _ in server.backfill(config):
         pass
-    log, store, engine = server._opened(check.load(config).config)
+    log, store, engine = server._opened(check.load(config).config, time.time_ns)
     try:
         good, bad = engine.pipeline.slos.events(0)
     finally:
