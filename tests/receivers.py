@@ -4,6 +4,7 @@ import http.client
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from outcome_exporter.model import (
     Kind,
     SpanBatch,
 )
+from outcome_exporter.points import decode_metrics
 from outcome_exporter.receive.compression import decompress
 from outcome_exporter.receive.counters import ReceiverCounters
 from outcome_exporter.receive.grpc import GrpcReceiver
@@ -64,6 +66,7 @@ class Inbox:
     records: list[tuple[Kind, Encoding, bytes, Batch]] = field(default_factory=list)
     refuse: Exception | None = None
     """Raised instead of taking anything."""
+    max_request_bytes: int = LIMIT_BYTES
 
     def append(self, kind: Kind, encoding: Encoding, payload: bytes, decoded: Batch) -> None:
         self.records.append((kind, encoding, payload, decoded))
@@ -79,8 +82,9 @@ class Inbox:
                 Kind.TRACES: decode_traces,
                 Kind.LOGS: decode_logs,
                 Kind.CLOUDEVENTS: decode_cloudevents,
+                Kind.METRICS: partial(decode_metrics, names={"my.counter"}),
             },
-            max_request_bytes=LIMIT_BYTES,
+            max_request_bytes=self.max_request_bytes,
             admit=self.admit,
         )
         return intake.submit(kind, encoding, payload)
@@ -97,7 +101,7 @@ class Inbox:
         return [
             event
             for kind, _, _, batch in self.records
-            if kind is not Kind.TRACES
+            if kind in (Kind.LOGS, Kind.CLOUDEVENTS)
             for event in batch.events
         ]
 

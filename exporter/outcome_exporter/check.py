@@ -20,11 +20,21 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from outcome_exporter import burn, config, document, series
-from outcome_exporter.config import Config, Journey, Slo, SpanSelector
+from outcome_exporter import burn, config, document, promql, series
+from outcome_exporter.config import (
+    Config,
+    Journey,
+    JourneySlo,
+    MetricSli,
+    PrometheusSli,
+    Sli,
+    Slo,
+    SpanSelector,
+    StandaloneSlo,
+)
 from outcome_exporter.errors import ConfigError, Problem
 from outcome_exporter.model import LABELS_MAX, SLOS_MAX
-from outcome_exporter.units import DAY, MINUTE, format_duration
+from outcome_exporter.units import DAY, HOUR, MINUTE, format_duration
 
 SERIES_MANY = 10_000
 """Series of one journey's labels above which a warning is due."""
@@ -74,6 +84,12 @@ def check(configuration: Config) -> list[Problem]:
             for index, journey in enumerate(configuration.journeys)
             for problem in _journey(journey, f"journeys[{index}]", configuration)
         ),
+        *(
+            problem
+            for index, slo in enumerate(configuration.standalone)
+            for problem in _standalone(slo, f"slos[{index}]", configuration)
+        ),
+        *_corrections(configuration),
         *_retention(configuration),
         *_value_at_risk(configuration),
     ]
@@ -127,6 +143,13 @@ def _sizes_and_times(configuration: Config) -> Iterator[Problem]:
             "is smaller than the largest request, which would never fit",
             f"use at least {config.format_size(configuration.receivers.otlp.max_request)}",
         )
+    source = configuration.prometheus
+    if source is not None and source.every < MINUTE:
+        problem = "minutes are read once they have closed"
+        yield Problem("prometheus.every", problem, "use at least 1m")
+    if source is not None and source.lookback < MINUTE:
+        problem = "every series would be new at each poll"
+        yield Problem("prometheus.lookback", problem, "use 1h")
     if not storage.checkpoint:
         yield Problem("storage.checkpoint", "leaves no time between checkpoints", "use 10s")
     if traces.max_age < traces.quiet:
@@ -138,18 +161,20 @@ def _sizes_and_times(configuration: Config) -> Iterator[Problem]:
 
 
 def _names(configuration: Config) -> Iterator[Problem]:
-    if not configuration.journeys:
+    if not configuration.journeys and not configuration.standalone:
         yield _warning("journeys", "there are none: nothing will be judged", "describe one")
-    first: dict[tuple[str, str], str] = {}
+    names = []
     for index, journey in enumerate(configuration.journeys):
         path = f"journeys[{index}]"
-        names = [("journey", journey.name, path)]
+        names.append(("journey", journey.name, path))
         names += [("SLO", slo.name, f"{path}.slos[{i}]") for i, slo in enumerate(journey.slos)]
-        for kind, name, place in names:
-            other = first.setdefault((kind, name), place)
-            if other != place:
-                problem = f"another {kind}, {other}, is called {name!r} as well"
-                yield Problem(f"{place}.name", problem, "names tell their series apart; change one")
+    names += [("SLO", slo.name, f"slos[{i}]") for i, slo in enumerate(configuration.standalone)]
+    first: dict[tuple[str, str], str] = {}
+    for kind, name, place in names:
+        other = first.setdefault((kind, name), place)
+        if other != place:
+            problem = f"another {kind}, {other}, is called {name!r} as well"
+            yield Problem(f"{place}.name", problem, "names tell their series apart; change one")
 
 
 def _journey(journey: Journey, path: str, configuration: Config) -> Iterator[Problem]:
@@ -161,7 +186,8 @@ def _journey(journey: Journey, path: str, configuration: Config) -> Iterator[Pro
         problem = f"{len(journey.slos)} SLOs are more than a journey can have"
         yield Problem(f"{path}.slos", problem, f"keep {SLOS_MAX}, or describe it twice")
     for index, slo in enumerate(journey.slos):
-        yield from _slo(slo, journey, f"{path}.slos[{index}]")
+        yield from _good(slo, journey, f"{path}.slos[{index}].good")
+        yield from _slo(slo, f"{path}.slos[{index}]")
 
 
 def _attempt(journey: Journey, path: str) -> Iterator[Problem]:
@@ -235,8 +261,11 @@ def _labels(journey: Journey, path: str, values_max: int) -> Iterator[Problem]:
         )
 
 
-def _slo(slo: Slo, journey: Journey, path: str) -> Iterator[Problem]:
-    yield from _good(slo, journey, f"{path}.good")
+def _slo(slo: Slo, path: str) -> Iterator[Problem]:
+    each = slo.budgeting.slice
+    if not each or each % MINUTE or HOUR % each:
+        problem = f"{format_duration(each)} does not divide an hour into whole minutes"
+        yield Problem(f"{path}.budgeting.slice", problem, "use 1m, 5m or 10m")
     if not slo.window or slo.window % MINUTE:
         yield Problem(
             f"{path}.window",
@@ -250,7 +279,80 @@ def _slo(slo: Slo, journey: Journey, path: str) -> Iterator[Problem]:
         yield from _tiers(slo, path)
 
 
-def _good(slo: Slo, journey: Journey, path: str) -> Iterator[Problem]:
+def _standalone(slo: StandaloneSlo, path: str, configuration: Config) -> Iterator[Problem]:
+    if slo.sli.metric is not None:
+        yield from _metric(slo.sli.metric, f"{path}.sli.metric")
+    if slo.sli.prometheus is not None:
+        yield from _prometheus(slo.sli.prometheus, f"{path}.sli.prometheus", configuration)
+    if slo.sli.composite is not None:
+        yield from _composite(slo, f"{path}.sli.composite", configuration)
+    yield from _slo(slo, path)
+
+
+def _composite(slo: StandaloneSlo, path: str, configuration: Config) -> Iterator[Problem]:
+    others = {promised.slo.name: promised.slo for promised in configuration.slos}
+    parts = slo.sli.composite or ()
+    for index, part in enumerate(parts):
+        place = f"{path}[{index}].slo"
+        other = others.get(part.slo)
+        if other is None:
+            yield Problem(place, f"there is no SLO called {part.slo!r}", "name one of this file")
+        elif isinstance(other, StandaloneSlo) and other.sli.composite:
+            yield Problem(place, "is a composite itself", "name what it is made of")
+        elif part.slo in [before.slo for before in parts[:index]]:
+            yield Problem(place, f"{part.slo!r} stands here twice", "give it one weight")
+    if slo.calendar is not None or slo.budgeting.method != "occurrences":
+        problem = "a composite's parts have their own calendar and budgeting"
+        yield Problem(path, problem, "set them there")
+
+
+def _corrections(configuration: Config) -> Iterator[Problem]:
+    for index, correction in enumerate(configuration.corrections):
+        path = f"corrections[{index}]"
+        if correction.end <= correction.start:
+            yield Problem(f"{path}.end", "is not after its start", "swap them")
+        if not any(correction.corrects(promised.slo.name) for promised in configuration.slos):
+            yield _warning(f"{path}.slos", "match no SLO", "write names or globs of this file's")
+
+
+def _prometheus(sli: PrometheusSli, path: str, configuration: Config) -> Iterator[Problem]:
+    if configuration.prometheus is None:
+        problem = "no Prometheus is configured to read it from"
+        yield Problem(path, problem, "add `prometheus: {url: http://prometheus:9090}`")
+    if sli.part == sli.total:
+        problem = "is the same as `total`: every event would be " + ("good" if sli.good else "bad")
+        yield Problem(f"{path}.{'good' if sli.good else 'bad'}", problem, "select some of them")
+    for key in ("good", "bad", "total"):
+        query = getattr(sli, key)
+        if query is not None and "[" in query and promql.is_selector(query.partition("[")[0]):
+            problem = "selects a range: samples are read minute by minute anyway"
+            yield Problem(f"{path}.{key}", problem, "remove the brackets")
+        elif query is not None and not promql.is_selector(query):
+            yield _warning(
+                f"{path}.{key}",
+                "is an expression: Prometheus extrapolates, and misses each series' first sample",
+                'a selector of counters, like http_requests_total{job="shop"}, is read exactly',
+            )
+
+
+def _metric(sli: MetricSli, path: str) -> Iterator[Problem]:
+    part = sli.part
+    place = f"{path}.{'good' if sli.good else 'bad'}"
+    if part.bound == 0 and isinstance(part.bound, int):
+        key = "below" if part.below is not None else "above"
+        yield Problem(f"{place}.{key}", "nothing takes no time at all", "use a longer one")
+    if part.name == sli.name:
+        problem = "is the metric that counts all events"
+        yield Problem(f"{place}.name", problem, "leave it out, and tell them by attributes")
+    if part.bound is None and sli.between != "refuse":
+        problem = "has no effect: there is no bound"
+        yield _warning(f"{path}.between", problem, "add below or above, or remove it")
+    if not sli.hold:
+        problem = "a gauge would never be in any state"
+        yield Problem(f"{path}.hold", problem, "use at least twice the interval of its points")
+
+
+def _good(slo: JourneySlo, journey: Journey, path: str) -> Iterator[Problem]:
     good, outcome = slo.good, journey.outcome
     for key in ("duration_below", "within"):
         if getattr(good, key) == 0:
@@ -402,12 +504,44 @@ def summary(configuration: Config, *, file: str) -> Iterator[str]:
         yield ""
         yield f"{journey.name}: {_begins(journey)}{_succeeds(journey)}"
         for slo in journey.slos:
-            window = format_duration(slo.window)
-            yield f"  {slo.name}: {slo.objective} % {_criteria(slo)} over {window}"
-            for severity in ("page", "ticket"):
-                tiers = [tier for tier in slo.tiers if tier.severity == severity]
-                if tiers:
-                    yield f"    {severity}s at {', '.join(_fires(tier, slo) for tier in tiers)}"
+            yield from _promises(slo, _criteria(slo))
+    if configuration.standalone:
+        yield ""
+        yield "Without a journey:"
+        for standalone in configuration.standalone:
+            yield from _promises(standalone, _events(standalone.sli))
+
+
+def _promises(slo: Slo, criteria: str) -> Iterator[str]:
+    window = f"over {format_duration(slo.window)}"
+    if slo.calendar is not None:
+        window = f"in each {slo.calendar.period} ({slo.calendar.time_zone})"
+    yield f"  {slo.name}: {slo.objective} % {criteria} {window}"
+    for severity in ("page", "ticket"):
+        tiers = [tier for tier in slo.tiers if tier.severity == severity]
+        if tiers:
+            yield f"    {severity}s at {', '.join(_fires(tier, slo) for tier in tiers)}"
+
+
+def _events(sli: Sli) -> str:
+    """What a standalone SLO counts: `of http.server.request.duration good: below 300ms`."""
+    if sli.composite is not None:
+        return f"of {' and '.join(f'{part.slo} by {part.weight:g}' for part in sli.composite)}"
+    if sli.prometheus is not None:
+        verdict = "good" if sli.prometheus.good else "bad"
+        return f"of {sli.prometheus.total} in Prometheus, {verdict} if {sli.prometheus.part},"
+    if sli.metric is None:
+        return ""
+    metric, part = sli.metric, sli.metric.part
+    where = "" if metric.service == "*" else f" of {metric.service}"
+    told = [f"counted by {part.name}"] if part.name else []
+    told += [f"{key} {value}" for key, value in part.attributes.items()]
+    for key in ("below", "above"):
+        bound = getattr(part, key)
+        if bound is not None:
+            told.append(f"{key} {format_duration(bound) if isinstance(bound, int) else bound}")
+    verdict = "good" if metric.good else "bad"
+    return f"of {metric.name}{where}, {verdict} if {' and '.join(told)},"
 
 
 def _count(number: int, what: str) -> str:
@@ -431,7 +565,7 @@ def _succeeds(journey: Journey) -> str:
     return f"; succeeds with event {journey.outcome.event} within {within}"
 
 
-def _criteria(slo: Slo) -> str:
+def _criteria(slo: JourneySlo) -> str:
     good = slo.good
     criteria = [
         ("achieved", good.achieved),

@@ -214,6 +214,63 @@ def replay(
 
 
 @app.command()
+def backfill(config: ConfigFile) -> None:
+    """Fill SLO windows from a Prometheus' history.
+
+    For SLOs with `sli: {prometheus: …}`, while the exporter does not run. What has been read
+    before is not read again, so it may be stopped and begun again.
+    """
+    from rich.progress import Progress  # noqa: PLC0415  # see above
+
+    steps = importlib.import_module("outcome_exporter.server").backfill(config)
+    with Progress() as progress:
+        tasks = {}
+        for name, done, todo in steps:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=todo)
+            progress.update(tasks[name], completed=done)
+    typer.echo(f"{len(tasks)} SLOs have their history" if tasks else "no SLO reads a Prometheus")
+
+
+class Format(StrEnum):
+    """What other tools have their SLOs in."""
+
+    OPENSLO = "openslo"
+    SLOTH = "sloth"
+    PYRRA = "pyrra"
+
+
+@app.command("import")
+def import_(
+    format_: Annotated[Format, typer.Argument(metavar="FORMAT", help="openslo, sloth or pyrra.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Files of that format.")],
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to, else stdout.")
+    ] = None,
+    prometheus: Annotated[
+        str | None, typer.Option(metavar="URL", help="The Prometheus to read from.")
+    ] = None,
+) -> None:
+    """Turn SLOs of OpenSLO, Sloth or Pyrra into a configuration.
+
+    What could not be carried over is told on stderr, a line each, with the reason. Exit code 1 if
+    nothing could.
+    """
+    importers = importlib.import_module("outcome_exporter.importers")
+    done = importers.run(format_, importers.load(files), url=prometheus)
+    for note in done.notes:
+        typer.secho(str(note), err=True, fg=typer.colors.YELLOW)
+    typer.echo(f"{done.slos} SLOs, {len(done.notes)} notes", err=True)
+    if not done.slos:
+        raise typer.Exit(1)
+    if output is None:
+        typer.echo(done.text, nl=False)
+    else:
+        output.write_text(done.text, encoding="utf-8")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration.
 

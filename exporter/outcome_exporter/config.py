@@ -4,11 +4,15 @@ One YAML file. Unknown keys are errors. Durations are written as in Prometheus a
 once read; sizes are written `64MiB` and are bytes once read.
 """
 
+import math
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +26,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -40,6 +45,8 @@ from outcome_exporter.units import (
 
 JOIN_KEYS_MAX = 4
 """Join keys that a journey may have: attempts carry them in arrays of this width."""
+
+UNOWNED = "unowned"
 
 DURATION_MAX = 3_650 * DAY
 OBJECTIVE_MAX = Decimal("99.9999")
@@ -140,6 +147,32 @@ _CURRENCY = r"[A-Z]{3}"
 _URL = r"https?://\S+"
 _ADDRESS = r"(\S*[^\s:]|\[\S+\]):\d{1,5}"
 _PORT_MAX = 65_535
+
+
+def _moment(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            time = None
+        if time is None or time.tzinfo is None:
+            raise ValueError(f"{value!r} is no time; write it like 2024-05-01T22:00:00Z")
+        return round(time.timestamp()) * SECOND
+    return value
+
+
+def _write_moment(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds // SECOND, UTC).isoformat()
+
+
+Moment = Annotated[
+    int,
+    Field(strict=True),
+    BeforeValidator(_moment),
+    PlainSerializer(_write_moment, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""Nanoseconds since 1970, written like ``2024-05-01T22:00:00Z``."""
 
 Name = Annotated[
     str,
@@ -269,6 +302,24 @@ class Storage(Model):
     """How long buckets are kept: by default the longest window and a day."""
 
 
+class Prometheus(Model):
+    """Where SLOs with `sli: {prometheus: …}` are read from: its HTTP API, or one like it."""
+
+    url: Annotated[Url, Field(min_length=1)] = Field(examples=["http://prometheus:9090"])
+    bearer_token_file: Text | None = None
+    """Holds a token that is sent along; read anew for each request."""
+    every: Duration = MINUTE
+    """Time between polls; each reads the minutes that have closed since the one before."""
+    delay: Duration = 30 * SECOND
+    """How long after its end a minute is read: its last scrape must have been stored."""
+    lookback: Duration = HOUR
+    """How long a series may be silent before it is taken for a new one."""
+    births_max: int = Field(default=100, strict=True, ge=0)
+    """A new series that begins above it is an old process found only now: not counted."""
+    backfill: bool = False
+    """Fill windows from history while serving, as `outcome-exporter backfill` does."""
+
+
 class Traces(Model):
     quiet: Duration = 10 * SECOND
     """A trace settles once its root has come and nothing more came for so long."""
@@ -303,6 +354,8 @@ class Limits(Model):
     """Distinct services and span names; more become `other`."""
     label_values: int = Field(default=20, strict=True, ge=1, le=1_000)
     """Distinct values of each label of a journey; more become `other`."""
+    metric_streams: int = Field(default=100_000, strict=True, ge=100)
+    """Streams of metrics that SLOs read; the points of more are not counted."""
 
 
 class SpanSelector(Model):
@@ -454,7 +507,70 @@ class SloAlerts(Model):
     """In place of the usual four, all of them."""
 
 
+class Calendar(Model):
+    """A window that begins anew with each period, at midnight."""
+
+    period: Literal["week", "month", "quarter", "year"] = Field(examples=["month"])
+    """A week begins on Monday."""
+    time_zone: Text = Field(default="UTC", examples=["Europe/Berlin"])
+    """Name in the IANA database."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(
+                f"{name!r} is no time zone; write it like Europe/Berlin or UTC"
+            ) from None
+        return name
+
+
+_PERIOD_DAYS = {"week": 7, "month": 31, "quarter": 92, "year": 366}
+"""At most so long: what is kept, and what alert tiers reckon with."""
+
+
+def _slice_target(value: object) -> Decimal:
+    remedy = "write the share of a slice's events that must be good like 95"
+    percent = _percent(value, remedy=remedy)
+    if percent > 100:  # noqa: PLR2004
+        raise ValueError(f"{value} is more than all events of a slice; use at most 100")
+    return percent
+
+
+class Budgeting(Model):
+    """What an error budget is spent by: bad events, or bad slices of time."""
+
+    method: Literal["occurrences", "timeslices", "ratio_timeslices"] = "occurrences"
+    slice: Duration = MINUTE
+    """Length of a slice of time."""
+    target: Annotated[
+        Decimal,
+        BeforeValidator(_slice_target),
+        PlainSerializer(float, return_type=float),
+        WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 100}),
+    ] = Decimal(95)
+    """Of timeslices: percent of its events that must be good for a slice to be good."""
+
+
+class Correction(Model):
+    """A time that counts for nothing, such as a maintenance; also one in the past."""
+
+    slos: Annotated[tuple[Text, ...], Field(min_length=1)] = ("*",)
+    """Globs on names of SLOs."""
+    start: Moment = Field(examples=["2024-05-01T22:00:00Z"])
+    end: Moment = Field(examples=["2024-05-01T23:30:00Z"])
+    reason: Text = "maintenance"
+
+    def corrects(self, slo: str) -> bool:
+        """Whether it is one of an SLO's."""
+        return any(fnmatchcase(slo, glob) for glob in self.slos)
+
+
 class Slo(Model):
+    """What every SLO has, wherever its events come from."""
+
     name: Name = Field(examples=["checkout-success"])
     objective: Annotated[
         Decimal,
@@ -462,13 +578,27 @@ class Slo(Model):
         PlainSerializer(float, return_type=float),
         WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": float(OBJECTIVE_MAX)}),
     ] = Field(examples=[99.5])
-    """Percent of attempts that must be good."""
+    """Percent of events that must be good."""
     window: Duration = 28 * DAY
-    good: Good = Field(examples=[{"achieved": True, "error": False}])
+    calendar: Calendar | None = None
+    """In place of `window`."""
+    budgeting: Budgeting = Budgeting()
     title: Text | None = None
     owner: Text | None = None
     runbook: Url | None = None
     alerts: SloAlerts = SloAlerts()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _period(cls, data: object) -> object:
+        calendar = data.get("calendar") if isinstance(data, dict) else None
+        named = calendar.get("period") if isinstance(calendar, dict) else calendar
+        days = _PERIOD_DAYS.get(getattr(named, "period", named) or "")
+        if not isinstance(data, dict) or days is None:
+            return data
+        if data.get("window") not in (None, days * DAY, f"{days}d"):
+            raise ValueError("has a window and a calendar; keep one of them")
+        return data | {"window": f"{days}d"}
 
     @property
     def objective_ratio(self) -> float:
@@ -510,10 +640,168 @@ class Slo(Model):
         return tuple(sorted({*burn.WINDOWS, self.window, *tiers}))
 
 
+class JourneySlo(Slo):
+    """An SLO whose events are a journey's attempts."""
+
+    good: Good = Field(examples=[{"achieved": True, "error": False}])
+
+
+def _bound(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        return _duration(value, info)
+    if isinstance(value, float) or (isinstance(value, int) and info.context == _FROM_FILE):
+        value = float("nan") if isinstance(value, bool) else float(value)
+        if not math.isfinite(value):
+            raise ValueError("is no bound; write a number, or a duration like 300ms")
+    return value
+
+
+def _write_bound(value: float) -> float | str:
+    return format_duration(value) if isinstance(value, int) else value
+
+
+Bound = Annotated[
+    Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)],
+    BeforeValidator(_bound),
+    PlainSerializer(_write_bound, return_type=float | str),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "number"}, {"type": "string", "pattern": _DURATION}],
+            "examples": ["300ms", 0.3],
+        }
+    ),
+]
+"""A float in the metric's own unit, or nanoseconds (an int), which suits any unit of time."""
+
+
+class MetricPart(Model):
+    """Which of a metric's events are meant: everything that is given must hold."""
+
+    name: Text | None = None
+    """Another metric that counts them, such as `http_errors`."""
+    attributes: dict[Text, Text] = {}
+    """Globs on the attributes of the point, or of its resource."""
+    below: Bound | None = None
+    """At most this: the upper bounds of a histogram's buckets belong to them."""
+    above: Bound | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.below is not None and self.above is not None:
+            raise ValueError("below and above are both given; keep one of them")
+        if self.name is not None and self.bound is not None:
+            raise ValueError("a metric of its own has no bound; keep name, or below or above")
+        if (self.name, self.bound) == (None, None) and not self.attributes:
+            raise ValueError("tells no events apart; give attributes, below, above or name")
+        return self
+
+    @property
+    def bound(self) -> float | None:
+        """What values are compared with, if anything."""
+        return self.below if self.below is not None else self.above
+
+
+class MetricSli(Model):
+    """Events that an OTLP metric counts: a sum, or a histogram; or the time a gauge spends.
+
+    The point's attributes are looked at before those of its resource.
+    """
+
+    name: Text = Field(examples=["http.server.request.duration"])
+    """Of the metric, exactly."""
+    service: Text = "*"
+    """Glob on `service.name`."""
+    attributes: dict[Text, Text] = {}
+    """Globs."""
+    good: MetricPart | None = Field(default=None, examples=[{"below": "300ms"}])
+    bad: MetricPart | None = Field(
+        default=None, examples=[{"attributes": {"http.response.status_code": "5*"}}]
+    )
+    """In place of `good`: whatever is not bad is good."""
+    between: Literal["refuse", "bad", "good", "split"] = "refuse"
+    """What becomes of events whose bucket holds the bound, so that nobody knows on which side
+    they are. `refuse`: a histogram without a bucket that ends there is not counted at all. `bad`
+    and `good` take them all; `split` takes the bucket's events for evenly spread."""
+    hold: Duration = 5 * MINUTE
+    """How long a gauge is taken to stay as it was when nothing more comes."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.good is None) == (self.bad is None):
+            raise ValueError("needs good or bad, one of them")
+        return self
+
+    @property
+    def part(self) -> MetricPart:
+        """What is said of the events: those that are good, or those that are bad."""
+        part = self.good or self.bad
+        assert part is not None
+        return part
+
+
+class PrometheusSli(Model):
+    """Events that a Prometheus has counted: good or bad ones, and all of them.
+
+    A selector of counters is read sample by sample, exactly. Anything else is an expression that
+    gives the events of a minute, which Prometheus computes as well as it can.
+    """
+
+    good: Text | None = None
+    bad: Text | None = Field(default=None, examples=['http_requests_total{job="shop",code=~"5.."}'])
+    total: Text = Field(examples=['http_requests_total{job="shop"}'])
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.good is None) == (self.bad is None):
+            raise ValueError("needs good or bad, one of them")
+        return self
+
+    @property
+    def part(self) -> str:
+        """What is said of the events: those that are good, or those that are bad."""
+        part = self.good or self.bad
+        assert part is not None
+        return part
+
+
+class Component(Model):
+    """A part of a composite SLO."""
+
+    slo: Name = Field(examples=["checkout-success"])
+    weight: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
+
+
+class Sli(Model):
+    """Where the events of an SLO without a journey come from: one of these."""
+
+    metric: MetricSli | None = Field(
+        default=None,
+        examples=[{"name": "http.server.request.duration", "good": {"below": "300ms"}}],
+    )
+    prometheus: PrometheusSli | None = None
+    composite: Annotated[tuple[Component, ...], Field(min_length=1)] | None = None
+    """The weighted mean of other SLOs' SLIs; those without events are left out."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs one of {', '.join(type(self).model_fields)}")
+        return self
+
+
+class StandaloneSlo(Slo):
+    """An SLO that needs no journey."""
+
+    sli: Sli = Field(
+        examples=[{"metric": {"name": "http.server.request.duration", "good": {"below": "300ms"}}}]
+    )
+
+
 class Journey(Model):
     name: Name = Field(examples=["checkout"])
     title: Text | None = None
-    owner: Text = "unowned"
+    owner: Text = UNOWNED
     runbook: Url = ""
     attempt: Attempt = Field(examples=[{"span": {"service": "frontend", "name": "POST /pay"}}])
     join: Annotated[tuple[Join, ...], Field(min_length=1, max_length=JOIN_KEYS_MAX)] = ("trace_id",)
@@ -526,7 +814,31 @@ class Journey(Model):
         default={}, json_schema_extra={"propertyNames": {"pattern": f"^{_LABEL}$"}}
     )
     """Label of `outcome_attempts_total` → attribute it shows."""
-    slos: tuple[Slo, ...] = ()
+    slos: tuple[JourneySlo, ...] = ()
+
+
+class Promised(NamedTuple):
+    """An SLO, and the journey it belongs to, if any."""
+
+    journey: Journey | None
+    slo: Slo
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        if self.slo.title or self.journey is None:
+            return self.slo.title or self.slo.name
+        return self.journey.title or self.journey.name
+
+    @property
+    def owner(self) -> str:
+        """Whose it is."""
+        return self.slo.owner or (self.journey.owner if self.journey else UNOWNED)
+
+    @property
+    def runbook(self) -> str:
+        """Where to read on; empty where nobody said."""
+        return self.slo.runbook or (self.journey.runbook if self.journey else "")
 
 
 class Severities(Model):
@@ -578,12 +890,19 @@ class Config(Model):
     self_tracing: SelfTracing | None = None
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
+    prometheus: Prometheus | None = None
+    corrections: tuple[Correction, ...] = ()
     journeys: tuple[Journey, ...] = ()
+    standalone: Annotated[tuple[StandaloneSlo, ...], Field(alias="slos")] = ()
+    """SLOs that need no journey."""
 
     @property
-    def slos(self) -> tuple[tuple[Journey, Slo], ...]:
-        """Every SLO with its journey, in the order of the file."""
-        return tuple((journey, slo) for journey in self.journeys for slo in journey.slos)
+    def slos(self) -> tuple[Promised, ...]:
+        """Every SLO: those of the journeys in the order of the file, then those without one."""
+        return (
+            *(Promised(journey, slo) for journey in self.journeys for slo in journey.slos),
+            *(Promised(None, slo) for slo in self.standalone),
+        )
 
     def min_bad_events(self, slo: Slo) -> int:
         """Bad events below which an SLO's alert tiers stay silent."""

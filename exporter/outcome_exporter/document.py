@@ -11,7 +11,8 @@ A path is what problems name: ``journeys[0].slos[1].objective``, and
 """
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,8 +79,24 @@ def parse(content: bytes, *, file: str) -> Document:
     Raises:
         ConfigError: It is not the YAML described above.
     """
-    try:
+    with _named(file):
         return _parse(content)
+
+
+def parse_all(content: bytes, *, file: str) -> list[Document]:
+    """The documents in the bytes of a file, which may be several or none.
+
+    Raises:
+        ConfigError: It is not the YAML described above.
+    """
+    with _named(file):
+        return _parse_all(content)
+
+
+@contextmanager
+def _named(file: str) -> Iterator[None]:
+    try:
+        yield
     except _Stop as stop:
         raise ConfigError(file, stop.problems) from stop.__cause__
 
@@ -110,6 +127,32 @@ for _kind, _pattern, _first in (
 
 
 def _parse(content: bytes) -> Document:
+    loader, text = _loader(content)
+    with _refusals(text):
+        node = loader.get_node() if loader.check_node() else None
+        if node is not None and loader.check_node():
+            line = loader.get_mark().line + 1
+            remedy = "keep one, without `---` between"
+            raise _Stop(Problem("", "holds more than one document", remedy, line=line))
+    if node is None:
+        remedy = "describe a journey; examples/minimal.yaml is a beginning"
+        raise _Stop(Problem("", "is empty", remedy))
+    return _document(loader, node)
+
+
+def _parse_all(content: bytes) -> list[Document]:
+    loader, text = _loader(content)
+    documents: list[Document] = []
+    while True:
+        with _refusals(text):
+            if not loader.check_node():
+                return documents
+            node = loader.get_node()
+        assert node is not None
+        documents.append(_document(loader, node))
+
+
+def _loader(content: bytes) -> tuple[_Loader, str]:
     if len(content) > FILE_BYTES_MAX:
         raise _Stop(Problem("", f"is larger than {FILE_BYTES_MAX >> 20} MiB", "split it"))
     try:
@@ -117,20 +160,21 @@ def _parse(content: bytes) -> Document:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _Stop(Problem("", "is not UTF-8 text", "save it as UTF-8", line=line)) from error
+    with _refusals(text):
+        return _Loader(text), text
+
+
+@contextmanager
+def _refusals(text: str) -> Iterator[None]:
     try:
-        loader = _Loader(text)
-        node = loader.get_node() if loader.check_node() else None
-        if node is not None and loader.check_node():
-            line = loader.get_mark().line + 1
-            remedy = "keep one, without `---` between"
-            raise _Stop(Problem("", "holds more than one document", remedy, line=line))
+        yield
     except RecursionError as error:
         raise _Stop(_too_deep(0)) from error
     except yaml.YAMLError as error:
         raise _Stop(_no_yaml(error, text)) from error
-    if node is None:
-        remedy = "describe a journey; examples/minimal.yaml is a beginning"
-        raise _Stop(Problem("", "is empty", remedy))
+
+
+def _document(loader: _Loader, node: yaml.Node) -> Document:
     reader = _Reader(loader)
     data = reader.value(node, "", 0)
     if reader.problems:

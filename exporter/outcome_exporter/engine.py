@@ -28,12 +28,11 @@ from outcome_exporter.config import Config
 from outcome_exporter.errors import LogCorrupt, Overloaded, StateCorrupt, StorageError
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import (
+    Batch,
     Encoding,
-    EventBatch,
     Kind,
     Sample,
     Snapshot,
-    SpanBatch,
     Table,
 )
 from outcome_exporter.pipeline import Pipeline
@@ -142,8 +141,8 @@ class Engine:
             if waiting >= limit:
                 raise Overloaded(f"{waiting} {name} are pending, {limit} may be")
 
-    def decode(self, kind: Kind, payload: bytes) -> SpanBatch | EventBatch:
-        """A payload as columns or events, for the configuration that runs."""
+    def decode(self, kind: Kind, payload: bytes) -> Batch:
+        """A payload as columns, events or points, for the configuration that runs."""
         return self.pipeline.decode(kind, payload)
 
     # For whoever looks
@@ -186,6 +185,10 @@ class Engine:
     def _unread_records(self) -> int:
         """Of those that the log held at the start."""
         return self._ready_offset - self.pipeline.next_offset
+
+    def behind(self) -> int:
+        """Records of the log that the pipeline has not taken in yet."""
+        return self._log.next_offset - self.pipeline.next_offset
 
     # Life
 

@@ -5,7 +5,7 @@
 `admit` comes first: where there is no room, no work is done. A payload is appended as it came,
 compressed, with what was decoded from it, so that nothing is decoded twice. A request that holds
 nothing to count, because it is empty or everything in it was left out, is accepted without being
-logged: a Collector that sends ordinary logs here fills no disk.
+logged: a Collector that sends ordinary logs, or metrics that no SLO reads, fills no disk.
 
 Thread-safe: there is no state of its own. A call holds at most two copies of a request, one as it
 came and one decompressed, each at most `max_request_bytes`; callers bound their threads.
@@ -14,15 +14,14 @@ came and one decompressed, each at most `max_request_bytes`; callers bound their
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from outcome_exporter.model import Accepted, Encoding, EventBatch, Kind, SpanBatch
+from outcome_exporter.model import Accepted, Batch, Encoding, Kind, MetricBatch, SpanBatch
 from outcome_exporter.receive.compression import decompress
-
-Batch = SpanBatch | EventBatch
 
 WHY = {
     Kind.TRACES: "spans without a valid trace id and span id were left out",
     Kind.LOGS: "log records without an event name were left out; only events are counted here",
     Kind.CLOUDEVENTS: "events were left out",
+    Kind.METRICS: "summaries, and points without a time or a number, were left out",
 }
 """What a sender is told of items that were left out."""
 
@@ -77,4 +76,10 @@ class DurableIntake:
 
 
 def _items(batch: Batch) -> int:
-    return len(batch.spans) if isinstance(batch, SpanBatch) else len(batch.events)
+    match batch:
+        case SpanBatch():
+            return len(batch.spans)
+        case MetricBatch():
+            return len(batch.points)
+        case _:
+            return len(batch.events)

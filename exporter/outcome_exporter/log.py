@@ -57,14 +57,7 @@ from outcome_exporter.database import (
     translated,
 )
 from outcome_exporter.errors import LogCorrupt, Overloaded, StorageError
-from outcome_exporter.model import (
-    OWN_KINDS,
-    Encoding,
-    EventBatch,
-    Kind,
-    Record,
-    SpanBatch,
-)
+from outcome_exporter.model import OWN_KINDS, Batch, Encoding, Kind, Record
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +71,7 @@ _RECORD_OVERHEAD_BYTES = 512
 _OBJECT_BYTES = 2_048
 """About what a decoded event takes in memory."""
 
-Decoded = SpanBatch | EventBatch | None
+Decoded = Batch | None
 
 _HEAD = struct.Struct("<qqqBBB")
 

@@ -32,6 +32,10 @@ class Kind(IntEnum):
     """ExportLogsServiceRequest, protobuf."""
     CLOUDEVENTS = 3
     """A JSON array of CloudEvents in structured mode."""
+    METRICS = 4
+    """ExportMetricsServiceRequest, protobuf."""
+    POLLED = 5
+    """What was read from a Prometheus: `Polled` as JSON."""
     CLOCK = 9
     """Nothing came, and something was due: empty. Replays settle it at the same moment."""
 
@@ -61,7 +65,7 @@ class Record(NamedTuple):
     encoding: Encoding
     payload: bytes
     """As it came."""
-    decoded: "SpanBatch | EventBatch | None" = None
+    decoded: "Batch | None" = None
     """What the receiver decoded from it already; None when read back from disk."""
 
 
@@ -174,6 +178,64 @@ class EventBatch(NamedTuple):
     events: Sequence[BusinessEvent]
     rejected: int
     """Records that are no event: no type, or no name."""
+
+
+# Points of metrics
+
+
+class Point(NamedTuple):
+    """One data point of a metric that an SLO reads."""
+
+    name: str
+    """Of the metric."""
+    service: str
+    identity: tuple[int, int]
+    """128 bits: hash of all that makes its stream another one: resource, scope, name, attributes
+    and temporality."""
+    attributes: Mapping[str, str]
+    """Of the point, and of its resource where the point has none of that name."""
+    unit: str
+    cumulative: bool
+    """Counts since the stream began; otherwise since the point before. A gauge is neither."""
+    start_time_unix_nano: int
+    """When the stream, or the point's interval, began; 0: not said."""
+    time_unix_nano: int
+    value: "float | Histogram | None"
+    """A gauge's value, a counter's count, or a distribution with its bounds in the metric's unit;
+    None where the stream ends."""
+    is_gauge: bool
+    scale: int | None = None
+    """Of an exponential histogram: its buckets could end at each 2^(i / 2^scale)."""
+
+
+class MetricBatch(NamedTuple):
+    """The points of one request that SLOs read."""
+
+    points: Sequence[Point]
+    rejected: int
+    """Points of theirs that cannot be counted: summaries, and what is no number."""
+    wanted: object = None
+    """The names that were looked for, so that whoever looks for others decodes again."""
+
+
+Batch = SpanBatch | EventBatch | MetricBatch
+"""One request, decoded."""
+
+
+class Polled(NamedTuple):
+    """What an SLO counted in a stretch of minutes, as a source said."""
+
+    slo: str
+    sli: int
+    """Hash of what it reads."""
+    first: int
+    """Minute since 1970."""
+    end: int
+    """The minute after the last."""
+    counts: tuple[tuple[int, int, int], ...]
+    """Minute, good, bad; millionths of events."""
+    births: int
+    """Series that began too high to be new, and whose first sample was not counted."""
 
 
 # From stage to stage

@@ -281,7 +281,7 @@ class Outcomes:
         old_first = moved.first_slo
         pending = np.zeros(rows.size, np.uint64)
         for old, new in enumerate(moved.slos.tolist()):
-            if new < 0:
+            if new < 0 or old >= old_first[-1]:
                 continue
             journey = int(np.searchsorted(old_first, old, side="right")) - 1
             now = int(moved.journeys[journey])

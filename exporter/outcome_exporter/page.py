@@ -31,7 +31,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from outcome_exporter import series, words
-from outcome_exporter.config import Config, Good, Journey, Slo
+from outcome_exporter.config import Config, Journey, JourneySlo, Promised, Slo
 from outcome_exporter.model import Histogram, Sample, Snapshot
 from outcome_exporter.series import Family
 from outcome_exporter.units import HOUR, MINUTE, SECOND, format_duration, parse_duration
@@ -139,6 +139,8 @@ class Promise:
     """An SLO as the page shows it."""
 
     name: str
+    journey: str
+    """Empty where it has none."""
     title: str
     goal: str
     runbook: str
@@ -229,7 +231,7 @@ def render_page(
     """
     read = _Reader(snapshot)
     promises = sorted(
-        (_promise(journey, slo, read) for journey, slo in config.slos),
+        (_promise(promised, read) for promised in config.slos),
         key=lambda promise: (promise.state, promise.remaining),
     )
     journeys = [_journey(journey, read, now_unix_nano) for journey in _in_need(config, promises)]
@@ -291,7 +293,9 @@ class _Reader:
 # Promises ---------------------------------------------------------------------------------------
 
 
-def _promise(journey: Journey, slo: Slo, read: _Reader) -> Promise:
+def _promise(promised: Promised, read: _Reader) -> Promise:
+    journey, slo = promised
+    events = "attempts" if journey else "events"
     window = format_duration(slo.window)
     good = read.value(series.SLO_WINDOW_EVENTS, slo.name, window, "good")
     bad = read.value(series.SLO_WINDOW_EVENTS, slo.name, window, "bad")
@@ -302,13 +306,14 @@ def _promise(journey: Journey, slo: Slo, read: _Reader) -> Promise:
     bad_now = 1 - read.value(series.SLO_SLI, slo.name, telling_window, default=1.0)
     return Promise(
         name=slo.name,
-        title=slo.title or journey.title or journey.name,
-        goal=f"{words.objective(slo.objective)} {_goal(slo.good)}",
-        runbook=_link(slo.runbook or journey.runbook),
+        journey=journey.name if journey else "",
+        title=promised.title,
+        goal=f"{words.objective(slo.objective)} {_goal(slo)}",
+        runbook=_link(promised.runbook),
         state=state,
         state_words=_STATE_WORDS[state],
         tone=_TONES[state],
-        sli=words.share(sli, decimals=decimals) if good + bad else "no attempts",
+        sli=words.share(sli, decimals=decimals) if good + bad else f"no {events}",
         objective=words.objective(slo.objective),
         window=_length(slo.window),
         events=f"{words.count(bad)} bad of {words.count(good + bad)}",
@@ -317,7 +322,7 @@ def _promise(journey: Journey, slo: Slo, read: _Reader) -> Promise:
         burns=[_burn(slo, each, read) for each in (5 * MINUTE, HOUR)],
         little_traffic=bool(read.value(series.SLO_TRAFFIC_STATE, slo.name, "low")),
         telling_window=_length(parse_duration(telling_window)),
-        bad_now=f"{words.small_share(bad_now)} of attempts {_pain(slo.good)}",
+        bad_now=f"{words.small_share(bad_now)} of {events} {_pain(slo)}",
     )
 
 
@@ -344,7 +349,10 @@ def _state(slo: Slo, remaining: float, read: _Reader) -> tuple[State, str]:
     return State.KEPT, own
 
 
-def _goal(good: Good) -> str:
+def _goal(slo: Slo) -> str:
+    if not isinstance(slo, JourneySlo):
+        return "are good"
+    good = slo.good
     parts = []
     if good.within is not None:
         parts.append(f"succeed within {_length(good.within)}")
@@ -357,7 +365,10 @@ def _goal(good: Good) -> str:
     return " and ".join(parts)
 
 
-def _pain(good: Good) -> str:
+def _pain(slo: Slo) -> str:
+    if not isinstance(slo, JourneySlo):
+        return "are bad"
+    good = slo.good
     parts = []
     if good.achieved or good.error is False:
         parts.append("fail")
@@ -414,7 +425,7 @@ def _link(url: str) -> str:
 def _headline(
     config: Config, promises: Sequence[Promise], journeys: Sequence[JourneyCard], read: _Reader
 ) -> Headline:
-    if not config.journeys:
+    if not config.journeys and not config.standalone:
         return Headline(
             "idle",
             "Nothing is watched yet.",
@@ -443,12 +454,13 @@ def _calm(promises: Sequence[Promise]) -> Headline:
 
 def _details(promises: Sequence[Promise], journeys: Sequence[JourneyCard]) -> list[str]:
     """What to know beside the headline: whom it hurts, what causes it, and what else is wrong."""
-    worst, card = promises[0], journeys[0]
+    worst = promises[0]
+    card = next((card for card in journeys if card.name == worst.journey), None)
     lines = []
     if worst.state is not State.SPENT:
-        whom = f"; users hurt: {card.users[0]}" if card.users else ""
+        whom = f"; users hurt: {card.users[0]}" if card and card.users else ""
         lines.append(f"Measured over the last {worst.telling_window}{whom}.")
-    if card.causes and card.causes[0].now:
+    if card and card.causes and card.causes[0].now:
         cause = card.causes[0]
         facts = "; ".join([cause.now, *cause.changes])
         lines.append(f"Cause: {cause.what} {cause.kind} ({facts}).")

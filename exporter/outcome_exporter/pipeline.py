@@ -1,7 +1,8 @@
 """The one place that knows all stages: records of the log in, series out.
 
     record ─▶ traces ─▶ attempts ⋈ events ─▶ verdicts ─▶ windows
-                 └▶ span metrics        └▶ users
+                 └▶ span metrics        └▶ users   ▲
+    metrics, polls ▶────────────────────────────────┘
 
 Time is the log's: a record first moves the clock to its arrival, and the clock moves in whole
 seconds, at each of which the stages settle what is due. Moving it on without arrivals does the
@@ -18,17 +19,23 @@ from outcome_exporter.config import Config
 from outcome_exporter.errors import StateCorrupt
 from outcome_exporter.events import decode_cloudevents, decode_logs
 from outcome_exporter.kernels.wire import decode_spans, wanted_keys
+from outcome_exporter.metrics import Metrics
 from outcome_exporter.model import (
     OWN_KINDS,
+    Batch,
     BusinessEvent,
     EventBatch,
     Kind,
+    MetricBatch,
+    Polled,
     Record,
     SpanBatch,
     Table,
 )
 from outcome_exporter.outcomes import Outcomes, Settled
 from outcome_exporter.plan import Arrays, Moved, Plan, part
+from outcome_exporter.points import decode_metrics
+from outcome_exporter.polled import PolledSlis, decode_polled
 from outcome_exporter.receive.compression import decompress
 from outcome_exporter.slo import BucketStore, NoStore, Slos
 from outcome_exporter.spanmetrics import SpanMetrics
@@ -36,7 +43,7 @@ from outcome_exporter.traces import Traces
 from outcome_exporter.units import SECOND
 from outcome_exporter.users import ANY, BAD, Users
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Version of what `dump` gives; a change of any stage's rows makes a new one."""
 
 _ANY_SIZE = 1 << 40
@@ -60,13 +67,15 @@ class Pipeline:
         self.spanmetrics = SpanMetrics(self.plan)
         self.outcomes = Outcomes(self.plan)
         self.users = Users(self.plan)
+        self.metrics = Metrics(self.plan)
+        self.polled = PolledSlis(self.plan)
         self.slos = Slos(self.plan, store or NoStore())
         self._reader = Reader(self.plan, self.traces.pack_labels)
         self.second: int | None = None
         """The clock, in seconds since 1970; None before the first record."""
         self.next_offset = 0
         """Offset of the log up to which the state accounts for it."""
-        self.received = {"traces": 0, "events": 0}
+        self.received = {"traces": 0, "events": 0, "metrics": 0}
         self.skewed_events = 0
 
     @property
@@ -81,8 +90,8 @@ class Pipeline:
 
     # Input
 
-    def decode(self, kind: Kind, payload: bytes) -> SpanBatch | EventBatch:
-        """A decompressed payload as columns or events; touches no state, thread-safe.
+    def decode(self, kind: Kind, payload: bytes) -> Batch:
+        """A decompressed payload as columns, events or points; touches no state, thread-safe.
 
         Raises:
             DecodeError: It is not what it says it is.
@@ -94,6 +103,8 @@ class Pipeline:
                 return decode_logs(payload)
             case Kind.CLOUDEVENTS:
                 return decode_cloudevents(payload)
+            case Kind.METRICS:
+                return decode_metrics(payload, self.metrics.names)
             case _:
                 raise AssertionError(kind)
 
@@ -110,9 +121,15 @@ class Pipeline:
             case EventBatch() as events:
                 self.received["events"] += len(events.events)
                 self._take_events(events.events, record.arrival_unix_nano)
+            case MetricBatch() as metrics:
+                assert self.second is not None
+                self.received["metrics"] += len(metrics.points)
+                self.slos.add(self.metrics.take(metrics, record.arrival_unix_nano, self.second))
+            case Polled() as polled:
+                self.slos.add(self.polled.take(polled))
         self.next_offset = record.offset + 1
 
-    def _decoded(self, record: Record) -> SpanBatch | EventBatch | None:
+    def _decoded(self, record: Record) -> Batch | Polled | None:
         if record.kind in OWN_KINDS:
             return None
         # What was decoded for another configuration has other attributes.
@@ -121,7 +138,12 @@ class Pipeline:
                 return record.decoded
             case EventBatch():
                 return record.decoded
-        return self.decode(record.kind, decompress(record.encoding, record.payload, _ANY_SIZE))
+            case MetricBatch(wanted=wanted) if wanted is self.metrics.names:
+                return record.decoded
+        payload = decompress(record.encoding, record.payload, _ANY_SIZE)
+        if record.kind is Kind.POLLED:
+            return decode_polled(payload)
+        return self.decode(record.kind, payload)
 
     def _start(self, arrival: int) -> None:
         """The exporter was away until now: senders get time to deliver what they kept."""
@@ -159,10 +181,12 @@ class Pipeline:
         target = now_unix_nano // SECOND
         if self.second is None:
             self.second = target
-            self.slos.minute = target // 60
+            self.slos.begin(target // 60)
+            self.metrics.begin(target)
         while self.second < target:
             due = self.traces.next_due(self.second, target)
-            self.second = self.outcomes.next_due(self.second, due)
+            due = self.outcomes.next_due(self.second, due)
+            self.second = self.metrics.next_due(self.second, due)
             self._tick()
 
     def is_due(self, now_unix_nano: int) -> bool:
@@ -171,7 +195,7 @@ class Pipeline:
             return False
         until = now_unix_nano // SECOND + 1
         due = self.outcomes.next_due(self.second, self.traces.next_due(self.second, until))
-        return due < until
+        return self.metrics.next_due(self.second, due) < until
 
     def _tick(self) -> None:
         assert self.second is not None
@@ -180,6 +204,7 @@ class Pipeline:
             self.spanmetrics.add(settled.spans, self.second)
             self._take_attempts(settled.attempts)
         self._deliver(self.outcomes.expire(self.second))
+        self.slos.add(self.metrics.settle(self.second))
 
     def _take_attempts(self, attempts: Table) -> None:
         assert self.second is not None
@@ -208,6 +233,8 @@ class Pipeline:
             "spanmetrics": self.spanmetrics.dump(),
             "outcomes": self.outcomes.dump(),
             "users": self.users.dump(),
+            "metrics": self.metrics.dump(),
+            "polled": self.polled.dump(),
             "slos": self.slos.dump(),
         }
         arrays = {
@@ -239,4 +266,8 @@ class Pipeline:
         self.spanmetrics.restore(part(arrays, "spanmetrics"))
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
         self.users.restore(part(arrays, "users"), moved)
+        self.metrics.restore(part(arrays, "metrics"), moved)
+        self.polled.restore(part(arrays, "polled"), moved)
+        if self.second is not None:
+            self.metrics.begin(self.second)
         self.slos.restore(part(arrays, "slos"), moved)

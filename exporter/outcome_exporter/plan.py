@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.config import Config, JoinKey, Journey, SpanSelector
+from outcome_exporter.config import Config, JoinKey, Journey, SpanSelector, StandaloneSlo
 from outcome_exporter.kernels.hashing import SEED_HI, combine, hash_bytes
 from outcome_exporter.model import JOIN_KEYS_MAX, LABELS_MAX, BusinessEvent, Bytes
 
@@ -78,13 +78,13 @@ class JoinPlan(NamedTuple):
     """Shape (journeys,): ns; -1 where nothing is slow."""
     has_value: npt.NDArray[np.bool_]
     first_slo: Longs
-    """Shape (journeys + 1,): the SLOs of a journey are consecutive."""
+    """Shape (journeys + 1,): the SLOs of a journey are consecutive; those without one follow."""
     slo_error: npt.NDArray[np.bool_]
-    """Shape (slos,): an error is bad."""
+    """Shape (slos of journeys,): an error is bad."""
     slo_below: Longs
-    """Shape (slos,): ns that an attempt must stay below; -1: any duration."""
+    """Likewise: ns that an attempt must stay below; -1: any duration."""
     slo_within: Longs
-    """Shape (slos,): ns from start to event; -1: no event is needed."""
+    """Likewise: ns from start to event; -1: no event is needed."""
 
 
 class Plan:
@@ -99,6 +99,14 @@ class Plan:
         self._patterns = bytearray()
         self.spans = self._spans()
         self.joins = self._joins()
+        self.salts = np.array(
+            [
+                text_hash(slo.model_dump_json(include={"name", "sli"}, exclude_unset=True))
+                for _, slo in self.slos
+            ],
+            np.uint64,
+        )
+        """Shape (slos,): what makes an SLO another one for who keeps streams of it."""
         self.event_types: tuple[str, ...] = tuple(
             dict.fromkeys(
                 type_
@@ -107,6 +115,11 @@ class Plan:
                 if type_
             )
         )
+
+    def standalone(self) -> Iterable[tuple[int, StandaloneSlo]]:
+        """The SLOs without a journey, by number."""
+        first = int(self.joins.first_slo[-1])
+        return enumerate(self.config.standalone, first)
 
     def names(self) -> dict[str, Any]:
         """What the numbers of journeys and SLOs stand for, as JSON."""
@@ -175,7 +188,8 @@ class Plan:
         return self._attribute(rule.attribute)
 
     def _joins(self) -> JoinPlan:
-        journeys, slos = self.journeys, [slo for _, slo in self.slos]
+        journeys = self.journeys
+        slos = [slo for journey in journeys for slo in journey.slos]
         counts = [len(journey.slos) for journey in journeys]
         return JoinPlan(
             within=_longs(-1 if j.outcome is None else j.outcome.within for j in journeys),

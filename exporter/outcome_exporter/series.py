@@ -169,6 +169,25 @@ SLO_TRAFFIC_STATE = Family(
     ("slo", "state"),
 )
 
+SLO_INTERVAL = Family(
+    "slo_sli_interval_ratio",
+    "gauge",
+    "Where the true SLI lies with 95 % (Wilson): wide while there are few events.",
+    ("slo", "window", "bound"),
+)
+SLO_CORRECTED = Family(
+    "slo_corrected_events",
+    "gauge",
+    "Events of the SLO's window that corrections take out of it.",
+    ("slo", "result"),
+)
+SLO_UNCERTAIN = Family(
+    "slo_uncertain_events_total",
+    "counter",
+    "Events in a histogram's bucket that holds the SLO's bound, which `between` judged.",
+    ("slo",),
+)
+
 # Span metrics, named as the Collector's spanmetrics connector names them
 SPAN_LABELS = ("service_name", "span_name", "span_kind", "status_code")
 SPAN_CALLS = Family("traces_span_metrics_calls_total", "counter", "Spans received.", SPAN_LABELS)
@@ -196,7 +215,7 @@ RECEIVED_BYTES = Family(
 RECEIVED_ITEMS = Family(
     "outcome_exporter_received_items_total",
     "counter",
-    "Spans and business events taken from the log.",
+    "Spans, business events and data points taken from the log.",
     ("signal",),
 )
 REJECTED_ITEMS = Family(
@@ -208,7 +227,7 @@ REJECTED_ITEMS = Family(
 DUPLICATES = Family(
     "outcome_exporter_duplicates_total",
     "counter",
-    "Spans, attempts and events that had been counted before.",
+    "Spans, attempts, events and data points that had been counted before.",
     ("what",),
 )
 LATE_SPANS = Family(
@@ -227,6 +246,24 @@ OVERFLOW = Family(
     "counter",
     "Label values that became `other`, and records dropped from a capped memory, by what.",
     ("what",),
+)
+POINTS_REFUSED = Family(
+    "outcome_exporter_metric_points_refused_total",
+    "counter",
+    "Data points that an SLO reads and did not count, by why.",
+    ("slo", "why"),
+)
+SOURCE_POLLS = Family(
+    "outcome_exporter_source_polls_total",
+    "counter",
+    "Polls of sources by what became of them; one that failed is made up for later.",
+    ("source", "result"),
+)
+SOURCE_TIME = Family(
+    "outcome_exporter_source_timestamp_seconds",
+    "gauge",
+    "Up to when an SLO's source has been read; 0 where it has not been.",
+    ("slo",),
 )
 LOG_SIZE = Family("outcome_exporter_log_size_bytes", "gauge", "Payload in the durable log.")
 LOG_LAG = Family("outcome_exporter_log_lag_bytes", "gauge", "Payload not read yet.")

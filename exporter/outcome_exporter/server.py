@@ -9,7 +9,8 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,8 @@ from outcome_exporter.engine import Engine
 from outcome_exporter.errors import ConfigError, OutcomeExporterError, Problem, StorageError
 from outcome_exporter.intake import DurableIntake
 from outcome_exporter.log import DurableLog
-from outcome_exporter.model import OWN_KINDS, Intake, Kind, Sample, Snapshot
+from outcome_exporter.model import Intake, Kind, Sample, Snapshot
+from outcome_exporter.prometheus_source import Poller
 from outcome_exporter.receive import http
 from outcome_exporter.receive.access import Access, CredentialError, TlsFiles
 from outcome_exporter.receive.counters import ReceiverCounters
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_RECEIVED = (Kind.TRACES, Kind.LOGS, Kind.CLOUDEVENTS, Kind.METRICS)
+_WAIT_SECONDS = 0.05
 GRACE_SECONDS = 8.0
 """What requests that run get to finish when the exporter stops."""
 PAGE_GRACE_SECONDS = 2.0
@@ -67,26 +71,15 @@ class Server:
             {"receivers.otlp.grpc": otlp.grpc, "receivers.otlp.http": otlp.http, "metrics": page},
         )
         rpc_access, web_access, page_access = self._access.values()
-        folder = Path(config.storage.path)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{folder}: {error.strerror}; set storage.path") from None
-        self._log = DurableLog(
-            folder,
-            max_bytes=config.storage.max_log,
-            keep_nanoseconds=config.storage.keep_log,
-            now=self._clock,
-        )
-        self._store = StateStore(folder)
-        self._engine = Engine(config, self._log, self._store, self._clock)
+        self._log, self._store, self._engine = _opened(config, self._clock)
+        self._poller = Poller(self._log.append, lambda: self._engine.pipeline)
         self._clock.not_before((self._engine.pipeline.second or 0) * SECOND)
         self._tracing = _tracing(config)
         self._counters = ReceiverCounters()
         limit = otlp.max_request
         intake: Intake = DurableIntake(
             self._log.append,
-            {kind: partial(self._engine.decode, kind) for kind in Kind if kind not in OWN_KINDS},
+            {kind: partial(self._engine.decode, kind) for kind in _RECEIVED},
             max_request_bytes=limit,
             admit=self._engine.admit,
         )
@@ -135,6 +128,7 @@ class Server:
         logger.info("metrics and page on port %d", page)
         warm_up(self._engine.pipeline.config)
         self._engine.start()
+        self._poller.start(self._clock, lambda: self._engine.not_ready() is None)
         self.ports = page, self._rpc.start(), self._web.start()
         logger.info("OTLP on port %d (gRPC) and %d (HTTP)", *self.ports[1:])
 
@@ -148,6 +142,7 @@ class Server:
             stopping.start()
         for stopping in receivers:
             stopping.join()
+        self._poller.stop(GRACE_SECONDS)
         self._engine.stop()
         self._page.stop(PAGE_GRACE_SECONDS)
         if self._tracing is not None:
@@ -198,6 +193,7 @@ class Server:
             return {
                 **self._engine.snapshot(),
                 **self._counters.snapshot(),
+                **self._poller.snapshot(),
                 **process_snapshot(),
                 series.CONNECTIONS: [
                     Sample((place,), float(server.connections)) for place, server in servers.items()
@@ -215,6 +211,55 @@ class Server:
 
     def _span(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._tracing is None else self._tracing.span(name)
+
+
+def _opened(config: Config, clock: SteadyClock) -> tuple[DurableLog, StateStore, Engine]:
+    """What a configuration's storage holds, with the engine where it stopped."""
+    folder = Path(config.storage.path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: {error.strerror}; set storage.path") from None
+    log = DurableLog(
+        folder,
+        max_bytes=config.storage.max_log,
+        keep_nanoseconds=config.storage.keep_log,
+        now=clock,
+    )
+    store = StateStore(folder)
+    return log, store, Engine(config, log, store, clock)
+
+
+def backfill(config_path: Path) -> Iterator[tuple[str, int, int]]:
+    """Fills the windows of SLOs that are read from Prometheus, while nothing else runs.
+
+    Yields:
+        Of an SLO: its name, minutes read, minutes to read.
+
+    Raises:
+        ConfigError: The configuration cannot work.
+        SourceError: Prometheus does not say; what was read before is kept.
+        StorageError: The storage cannot be used, for instance because the exporter runs.
+    """
+    clock = SteadyClock()
+    log, store, engine = _opened(check.load(config_path).config, clock)
+    try:
+        engine.start()
+        _wait_for(engine)
+        yield from Poller(log.append, lambda: engine.pipeline).backfill(clock())
+        _wait_for(engine)
+    finally:
+        engine.stop()
+        log.close()
+        store.close()
+
+
+def _wait_for(engine: Engine) -> None:
+    """Returns once the engine has taken in whatever the log holds."""
+    while engine.behind() and engine.failure is None:
+        time.sleep(_WAIT_SECONDS)
+    if engine.failure is not None:
+        raise StorageError(str(engine.failure)) from engine.failure
 
 
 _PROCESS = ProcessCollector(registry=None)

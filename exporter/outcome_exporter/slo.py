@@ -5,17 +5,21 @@ verdicts with their outcome time. A window of n minutes ends with the current mi
 minutes, that one included; its sums are exact integers, moved on by the minute that enters and the
 one that leaves, so that a scrape costs O(windows), not O(minutes).
 
+SLOs that are budgeted otherwise than by events in a rolling window keep their minutes as arrays as
+well, and have their windows computed from them when they are looked at; see `budgets`.
+
 Buckets that were checkpointed are read back from a `BucketStore`; verdicts of the past change the
 sums of whatever windows they fall into.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
 
-from outcome_exporter import burn
-from outcome_exporter.config import Slo
+from outcome_exporter import budgets, burn
+from outcome_exporter.config import Slo, StandaloneSlo
 from outcome_exporter.kernels import buckets as k
 from outcome_exporter.model import BUCKET, Table
 from outcome_exporter.plan import Arrays, Moved, Plan
@@ -25,6 +29,8 @@ _LEAP_MINUTES = 180
 """Above so many minutes at once, sums are made anew rather than moved on."""
 
 _TRAFFIC_WINDOW = 5 * MINUTE
+_Z = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
 
 
 class BucketStore(Protocol):
@@ -75,6 +81,35 @@ class Slos:
             too_old=np.zeros(1, np.int64),
         )
         self.minute = 0
+        self._corrections = [
+            budgets.spans_of(
+                (each.start, each.end)
+                for each in plan.config.corrections
+                if each.corrects(slo.name)
+            )
+            for slo in self.slos
+        ]
+        self._components = _components(self.slos)
+        self._ahead = plan.config.time.future // MINUTE + 2
+        self._histories = {
+            slo: budgets.History(self._longest + HOUR // MINUTE, self._ahead)
+            for slo in sorted(self._special())
+        }
+        self._computed: dict[int, list[tuple[int, float, float]]] = {}
+
+    def _special(self) -> set[int]:
+        """SLOs whose windows are more than sums, and those that composites are made of."""
+        return {
+            number
+            for number, slo in enumerate(self.slos)
+            if slo.calendar or slo.budgeting.method != "occurrences" or self._corrections[number]
+        } | {part for parts in self._components.values() for part, _ in parts}
+
+    def begin(self, minute: int) -> None:
+        """The minute that it is before anything has happened."""
+        self.minute = minute
+        for history in self._histories.values():
+            history.advance(minute)
 
     def add(self, verdicts: Table) -> None:
         """Counts verdicts."""
@@ -83,6 +118,9 @@ class Slos:
         self._reserve(verdicts.size)
         oldest = self.minute - self._longest + 1
         k.add(verdicts, self._windows, self._fresh, self.totals, self.minute, oldest)
+        for slo, history in self._histories.items():
+            history.add(verdicts[verdicts["slo"] == slo])
+        self._computed.clear()
 
     def _reserve(self, rows: int) -> None:
         needed = int(self._fresh.count[0]) + rows
@@ -96,6 +134,10 @@ class Slos:
     def advance(self, second: int) -> None:
         """Moves the windows on to the minute of `second`."""
         minute = second // 60
+        if minute > self.minute:
+            for history in self._histories.values():
+                history.advance(minute)
+            self._computed.clear()
         if minute - self.minute > _LEAP_MINUTES:
             self.minute = minute
             self._sum_anew(self._lengths)
@@ -121,7 +163,13 @@ class Slos:
     # What is shown
 
     def window_events(self, slo: int) -> list[tuple[int, float, float]]:
-        """Of every window of an SLO: (length in ns, good events, bad events)."""
+        """Of every window of an SLO: (length in ns, good, bad), in what its budget counts."""
+        if slo in self._components or slo in self._histories:
+            if slo not in self._computed:
+                self._computed[slo] = [
+                    (length, *self._window(slo, length)) for length in self.slos[slo].windows
+                ]
+            return self._computed[slo]
         first, last = self._windows.first[slo : slo + 2]
         return [
             (int(minutes) * MINUTE, int(sums[0]) / MILLIONTHS, int(sums[1]) / MILLIONTHS)
@@ -129,6 +177,40 @@ class Slos:
                 self._windows.minutes[first:last], self._windows.sums[first:last], strict=True
             )
         ]
+
+    def _window(self, slo: int, length: int) -> tuple[float, float]:
+        """Good and bad of a window of an SLO that keeps its minutes, or of a composite."""
+        parts = self._components.get(slo)
+        if parts is not None:
+            return _mean((self._window(part, length), weight) for part, weight in parts)
+        counts, first, slices = self._minutes(slo, length)
+        counts -= budgets.corrected(counts, first, self._corrections[slo])
+        return budgets.judged(counts, first, self.slos[slo].budgeting, slices)
+
+    def _minutes(self, slo: int, length: int) -> tuple[budgets.Counts, int, int]:
+        """What the minutes of a window hold, the first of them, and the slices it has."""
+        promise, history = self.slos[slo], self._histories[slo]
+        if promise.calendar is not None and length == promise.window:
+            span = budgets.period(promise.calendar, self.minute)
+            first = span.first
+            slices = (span.end - first) // (promise.budgeting.slice // MINUTE)
+        else:
+            first, slices = budgets.rolling(self.minute, length // MINUTE, promise.budgeting)
+        return history.counts(first, self.minute), first, slices
+
+    def corrected_events(self, slo: int) -> tuple[float, float]:
+        """Good and bad events of the SLO's own window that corrections take out."""
+        if not self._corrections[slo]:
+            return 0.0, 0.0
+        counts, first, _ = self._minutes(slo, self.slos[slo].window)
+        good, bad = budgets.corrected(counts, first, self._corrections[slo]).sum(axis=1).tolist()
+        return good / MILLIONTHS, bad / MILLIONTHS
+
+    def events(self, slo: int) -> tuple[float, float]:
+        """Good and bad events since the beginning; of a composite, those of its parts."""
+        parts = [part for part, _ in self._components.get(slo, [])] or [slo]
+        good, bad = self.totals.events[parts].sum(axis=0).tolist()
+        return good / MILLIONTHS, bad / MILLIONTHS
 
     # Checkpoints
 
@@ -174,11 +256,62 @@ class Slos:
             if (slo, int(self._windows.minutes[w])) not in known
         }
         self._sum_anew(sorted(missing))
+        self._load_histories()
+
+    def _load_histories(self) -> None:
+        """Reads the minutes back; a second or so for a month, where an SLO needs them at all."""
+        if not self._histories:
+            return
+        for history in self._histories.values():
+            history.advance(self.minute)
+        first = self.minute - self._longest - HOUR // MINUTE
+        for minute in range(first, self.minute + self._ahead + 1):
+            rows = self._read(minute)
+            for slo, history in self._histories.items():
+                history.load(rows[rows["slo"] == slo])
+        self._computed.clear()
 
     def _place(self, slo: int, minutes: int) -> int | None:
         first, last = self._windows.first[slo : slo + 2]
         found = np.flatnonzero(self._windows.minutes[first:last] == minutes)
         return int(first + found[0]) if found.size else None
+
+
+def _components(slos: tuple[Slo, ...]) -> dict[int, list[tuple[int, float]]]:
+    """Of each composite SLO: number and weight of its parts."""
+    numbers = {slo.name: number for number, slo in enumerate(slos)}
+    return {
+        number: [(numbers[part.slo], part.weight) for part in slo.sli.composite]
+        for number, slo in enumerate(slos)
+        if isinstance(slo, StandaloneSlo) and slo.sli.composite
+    }
+
+
+def _mean(parts: Iterable[tuple[tuple[float, float], float]]) -> tuple[float, float]:
+    """The weighted mean of SLIs, as so many good and bad of all their events."""
+    busy = [(good, good + bad, weight) for (good, bad), weight in parts if good + bad]
+    if not busy:
+        return 0.0, 0.0
+    events = sum(total for _, total, _ in busy)
+    share = sum(weight * good / total for good, total, weight in busy)
+    good = events * share / sum(weight for _, _, weight in busy)
+    return good, events - good
+
+
+def wilson(good: float, bad: float) -> tuple[float, float]:
+    """Bounds between which the true SLI lies with 95 %, after so many events; 0 to 1 for none.
+
+    Source:
+        Wilson 1927; Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion", 2001.
+    """
+    total = good + bad
+    if not total:
+        return 0.0, 1.0
+    share, z2 = good / total, _Z * _Z
+    centre = share + z2 / (2 * total)
+    half = _Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
+    scale = 1 + z2 / total
+    return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
 
 
 def _empty_fresh(rows: int) -> k.Fresh:

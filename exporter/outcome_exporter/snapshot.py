@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from outcome_exporter import series, slo
 from outcome_exporter.kernels import assembly, joining
 from outcome_exporter.kernels.operations import BOUNDS_MS, KINDS, STATUSES
+from outcome_exporter.metrics import REFUSALS
 from outcome_exporter.model import OK, REASONS, Exemplar, Histogram, Row, Sample, Snapshot
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.units import HOUR, MICROSECOND, MILLIONTHS, SECOND, format_duration
@@ -46,6 +47,7 @@ def snapshot(pipeline: Pipeline) -> Snapshot:
             for i, name in enumerate(pipeline.plan.event_types)
         ],
         **_slo_families(pipeline),
+        **_metric_families(pipeline),
         series.SPAN_CALLS: list(_span_calls(pipeline)),
         series.SPAN_DURATION: list(_span_durations(pipeline)),
         **_self_families(pipeline),
@@ -136,6 +138,8 @@ def _slo_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
             series.SLO_EVENTS,
             series.SLO_WINDOW_EVENTS,
             series.SLO_SLI,
+            series.SLO_INTERVAL,
+            series.SLO_CORRECTED,
             series.SLO_BURN_RATE,
             series.SLO_BUDGET_REMAINING,
             series.SLO_BUDGET_EXHAUSTION,
@@ -152,12 +156,11 @@ def _slo_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
 
 def _add_promise(families: dict[series.Family, list[Sample]], pipeline: Pipeline, i: int) -> None:
     """What was promised, and what was counted since the beginning."""
-    journey, promise = pipeline.plan.slos[i]
-    title = promise.title or journey.title or journey.name
-    owner, runbook = promise.owner or journey.owner, promise.runbook or journey.runbook
-    window = format_duration(promise.window)
+    promised = pipeline.plan.slos[i]
+    journey, promise = promised
+    about = (promised.owner, promised.title, promised.runbook, format_duration(promise.window))
     families[series.SLO_INFO].append(
-        Sample((promise.name, journey.name, owner, title, runbook, window), 1.0)
+        Sample((promise.name, journey.name if journey else "", *about), 1.0)
     )
     families[series.SLO_OBJECTIVE].append(Sample((promise.name,), promise.objective_ratio))
     families[series.SLO_ALERT_MIN_BAD].append(
@@ -168,7 +171,7 @@ def _add_promise(families: dict[series.Family, list[Sample]], pipeline: Pipeline
         hi, lo = totals.trace[i].tolist()
         exemplar = _exemplar(hi, lo, int(totals.time[i])) if result else None
         families[series.SLO_EVENTS].append(
-            Sample((promise.name, name), int(totals.events[i, result]) / MILLIONTHS, exemplar)
+            Sample((promise.name, name), pipeline.slos.events(i)[result], exemplar)
         )
     for tier in promise.tiers:
         long, short = format_duration(tier.long_window), format_duration(tier.short_window)
@@ -187,9 +190,13 @@ def _add_windows(families: dict[series.Family, list[Sample]], pipeline: Pipeline
         for result, count in zip(RESULTS, (good, bad), strict=True):
             families[series.SLO_WINDOW_EVENTS].append(Sample((promise.name, window, result), count))
         families[series.SLO_SLI].append(Sample((promise.name, window), slo.sli(good, bad)))
+        for bound, share in zip(("lower", "upper"), slo.wilson(good, bad), strict=True):
+            families[series.SLO_INTERVAL].append(Sample((promise.name, window, bound), share))
         families[series.SLO_BURN_RATE].append(
             Sample((promise.name, window), slo.burn_rate(promise, good, bad))
         )
+    for result, count in zip(RESULTS, pipeline.slos.corrected_events(i), strict=True):
+        families[series.SLO_CORRECTED].append(Sample((promise.name, result), count))
     remaining = slo.budget_remaining(promise, *windows[promise.window])
     rate = slo.burn_rate(promise, *windows[6 * HOUR])
     state = slo.traffic_state(promise, windows)
@@ -200,6 +207,29 @@ def _add_windows(families: dict[series.Family, list[Sample]], pipeline: Pipeline
     families[series.SLO_TRAFFIC_STATE] += [
         Sample((promise.name, name), float(name == state)) for name in TRAFFIC_STATES
     ]
+
+
+def _metric_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
+    """What is to know about SLOs that read metrics."""
+    metrics, polled, slos = pipeline.metrics, pipeline.polled, pipeline.plan.slos
+    return {
+        series.SLO_UNCERTAIN: [
+            Sample((slos[i].slo.name,), int(metrics.uncertain[i]) / MILLIONTHS)
+            for i in metrics.slos
+        ],
+        series.POINTS_REFUSED: [
+            Sample((slos[i].slo.name, why), float(metrics.refused[i, at]))
+            for i in metrics.slos
+            for at, why in enumerate(REFUSALS)
+        ]
+        + [
+            Sample((slo.name, "birth_above_limit"), float(polled.births[i]))
+            for i, slo in polled.slos
+        ],
+        series.SOURCE_TIME: [
+            Sample((slo.name,), (polled.covered(i) or (0, 0))[1] * 60.0) for i, slo in polled.slos
+        ],
+    }
 
 
 # Spans
@@ -244,10 +274,13 @@ def _self_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
         "span": traces.counts[assembly.DUPLICATES],
         "attempt": outcomes.counts[joining.DUPLICATE_ATTEMPTS],
         "event": outcomes.counts[joining.DUPLICATE_EVENTS],
+        "data_point": pipeline.metrics.duplicates,
+        "poll": pipeline.polled.duplicates,
     }
     skewed = {
         "span_ahead": traces.counts[assembly.AHEAD],
         "event_ahead": pipeline.skewed_events,
+        "data_point_ahead": pipeline.metrics.skewed,
         "outcome_too_old": pipeline.slos.totals.too_old[0],
     }
     overflow = {

@@ -178,7 +178,10 @@ class _Site:
 def config_as_yaml(config: Config) -> str:
     """A configuration as a file that reads back as the same configuration."""
     return yaml.dump(
-        config.model_dump(exclude_none=True), Dumper=_Dumper, sort_keys=False, allow_unicode=True
+        config.model_dump(exclude_none=True, by_alias=True),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
     )
 
 

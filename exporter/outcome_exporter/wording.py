@@ -61,14 +61,19 @@ def _path(location: _Location, data: object) -> str:
     return path
 
 
-def _fields(location: _Location, model: type[BaseModel]) -> dict[str, FieldInfo]:
+def _fields(location: _Location, model: type[BaseModel]) -> dict[str | int, FieldInfo]:
     """Fields that may stand beside the last part of a location."""
     models = [model]
     for part in location[:-1]:
-        fields = [one.model_fields[part] for one in models if part in one.model_fields]
+        fields = [known[part] for one in models if part in (known := _known(one))]
         if fields:
             models = [found for field in fields for found in _models(field.annotation)]
-    return {name: field for one in models for name, field in one.model_fields.items()}
+    return {name: field for one in models for name, field in _known(one).items()}
+
+
+def _known(model: type[BaseModel]) -> dict[str | int, FieldInfo]:
+    """Fields by the key that a file has."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _models(annotation: object) -> Iterable[type[BaseModel]]:
@@ -93,10 +98,11 @@ def _flow(value: object) -> str:
 
 def _unknown(location: _Location, model: type[BaseModel]) -> tuple[str, str]:
     known = _fields(location, model)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.6)
     if close:
         return "unknown key", f"did you mean `{close[0]}`?"
-    return "unknown key", f"known here: {', '.join(known)}"
+    return "unknown key", f"known here: {', '.join(names)}"
 
 
 def _words(details: ErrorDetails, text: str | None) -> tuple[str, str]:

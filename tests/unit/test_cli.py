@@ -40,7 +40,7 @@ def test_help_names_every_command_and_where_to_begin():
     done = run("--help")
     assert done.returncode == 0
     assert "outcome-exporter demo" in done.stdout
-    for command in ("serve", "demo", "check", "generate", "schema"):
+    for command in ("serve", "demo", "check", "generate", "backfill", "import", "schema"):
         assert f"\n  {command} " in done.stdout
     assert "..." not in done.stdout.split("Commands:")[1]
 

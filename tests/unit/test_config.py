@@ -64,7 +64,7 @@ def test_defaults_are_as_documented(tmp_path):
 
 def test_what_is_written_out_is_read_back_the_same(tmp_path):
     found = config.load(EXAMPLES / "checkout.yaml")
-    text = yaml.safe_dump(found.model_dump(mode="json", exclude_none=True))
+    text = yaml.safe_dump(found.model_dump(mode="json", exclude_none=True, by_alias=True))
     assert load(tmp_path, text) == found
 
 
@@ -129,7 +129,9 @@ def test_a_file_without_end_is_refused_without_being_read_whole():
 
 
 def slo(objective, window=28 * DAY):
-    return config.Slo(name="a", objective=objective, window=window, good=config.Good(error=False))
+    return config.JourneySlo(
+        name="a", objective=objective, window=window, good=config.Good(error=False)
+    )
 
 
 def test_objectives_have_no_binary_noise():

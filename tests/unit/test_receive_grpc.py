@@ -111,11 +111,22 @@ def test_what_was_left_out_is_told(exporter, call):
     assert partial.rejected_log_records == 1
 
 
-def test_metrics_are_left_out_with_a_reason_and_never_sent_again(exporter, call):
-    answer = call(METRICS, payload_of(samples.metrics(), ExportMetricsServiceRequest))
-    partial = ExportMetricsServiceResponse.FromString(answer).partial_success
-    assert partial.rejected_data_points == 4
-    assert "metrics are not read" in partial.error_message
+def test_metrics_are_kept_where_an_slo_reads_one_of_them(exporter, call):
+    payload = payload_of(samples.metrics(), ExportMetricsServiceRequest)
+    assert ExportMetricsServiceResponse.FromString(call(METRICS, payload)) == (
+        ExportMetricsServiceResponse()
+    )
+    [(kind, _, logged, batch)] = exporter.inbox.records
+    assert (kind, logged) == (Kind.METRICS, payload)
+    assert [point.value for point in batch.points] == [5.0]
+
+
+def test_metrics_that_no_slo_reads_are_accepted_and_fill_no_disk(exporter, call):
+    samples_of_others = {"resourceMetrics": [{"scopeMetrics": [{"metrics": samples.METRICS[1:]}]}]}
+    payload = payload_of(samples_of_others, ExportMetricsServiceRequest)
+    assert ExportMetricsServiceResponse.FromString(call(METRICS, payload)) == (
+        ExportMetricsServiceResponse()
+    )
     assert exporter.inbox.records == []
 
 
@@ -164,7 +175,10 @@ def test_a_message_above_the_limit_is_resource_exhausted(call):
 
 def test_a_message_above_the_usual_4_mib_fits_when_configured_so():
     receiver = GrpcReceiver(
-        Inbox(), ReceiverCounters(), address="127.0.0.1:0", max_request_bytes=8 << 20
+        Inbox(max_request_bytes=8 << 20),
+        ReceiverCounters(),
+        address="127.0.0.1:0",
+        max_request_bytes=8 << 20,
     )
     port = receiver.start()
     options = [("grpc.max_send_message_length", -1)]

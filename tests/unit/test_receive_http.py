@@ -155,13 +155,13 @@ class TestOtlp:
         assert "without an event name" in partial.error_message
 
     @pytest.mark.parametrize("content_type", [JSON, PROTOBUF])
-    def test_metrics_are_left_out_with_a_reason_and_never_sent_again(self, exporter, content_type):
+    def test_metrics_are_kept_where_an_slo_reads_one_of_them(self, exporter, content_type):
         body = body_of("/v1/metrics", samples.metrics(), content_type)
         answer = exporter.request("/v1/metrics", body, headers_of(content_type))
-        partial = message_of(answer, ExportMetricsServiceResponse).partial_success
-        assert (answer.status, partial.rejected_data_points) == (200, 4)
-        assert "metrics are not read" in partial.error_message
-        assert exporter.inbox.records == []
+        assert answer.status == 200
+        assert not message_of(answer, ExportMetricsServiceResponse).HasField("partial_success")
+        [(_, _, _, batch)] = exporter.inbox.records
+        assert [point.value for point in batch.points] == [5.0]
 
 
 class TestRefusals:

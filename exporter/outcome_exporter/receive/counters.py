@@ -27,7 +27,7 @@ RESULTS = (
 SIGNALS = {"grpc": ("traces", "logs", "metrics"), "http": ("traces", "logs", "metrics", "events")}
 """Signals of each receiver."""
 
-_WHY = {"traces": "invalid_id", "logs": "no_event", "metrics": "unsupported", "events": "no_event"}
+_WHY = {"traces": "invalid_id", "logs": "no_event", "metrics": "no_count", "events": "no_event"}
 
 
 class ReceiverCounters:

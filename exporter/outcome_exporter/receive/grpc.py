@@ -78,7 +78,6 @@ class GrpcReceiver:
         self._intake = intake
         self._counters = counters
         self._address = address
-        self._max_request_bytes = max_request_bytes
         self._pool = ThreadPoolExecutor(places, thread_name_prefix=f"grpc {address}")
         self._server = grpc.server(
             self._pool,
@@ -138,9 +137,7 @@ class GrpcReceiver:
             return b""
         try:
             with self._lease.hold(len(payload)), self._handing_over:
-                accepted = signal.submit(
-                    self._intake, encoding_of(payload), payload, self._max_request_bytes
-                )
+                accepted = self._intake.submit(signal.kind, encoding_of(payload), payload)
         except Exception as error:  # noqa: BLE001 -- every error becomes a status
             return self._refuse(signal, error, context)
         self._counters.accepted(

@@ -216,7 +216,7 @@ def _take_otlp(
         encoding = Encoding.NONE
     elif media != PROTOBUF:
         raise Unsupported(f"content type {media!r:.80}; send {PROTOBUF} or {JSON}")
-    accepted = signal.submit(intake, encoding, body, limit_bytes)
+    accepted = intake.submit(signal.kind, encoding, body)
     return Taken(accepted, _message(media, signal.answer(accepted)))
 
 

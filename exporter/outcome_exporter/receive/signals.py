@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.message import DecodeError as ProtobufError
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
@@ -18,9 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from outcome_exporter.errors import DecodeError
-from outcome_exporter.model import Accepted, Encoding, Intake, Kind
-from outcome_exporter.receive.compression import decompress
+from outcome_exporter.model import Accepted, Kind
 
 
 @dataclass(frozen=True)
@@ -34,25 +31,13 @@ class Signal:
     response: type[Message]
     rejected: str
     """The field of `partial_success` that counts what was left out."""
-    kind: Kind | None
-    """What the log calls it; None where it is not kept."""
+    kind: Kind
+    """What the log calls it."""
 
     @property
     def path(self) -> str:
         """Of HTTP."""
         return f"/v1/{self.name}"
-
-    def submit(
-        self, intake: Intake, encoding: Encoding, payload: bytes, limit_bytes: int
-    ) -> Accepted:
-        """Hands a request over; blocks until it is durable.
-
-        Raises:
-            InputError: See `Intake.submit`.
-        """
-        if self.kind is None:
-            return _leave_out(decompress(encoding, payload, limit_bytes))
-        return intake.submit(self.kind, encoding, payload)
 
     def answer(self, accepted: Accepted) -> Message:
         """`partial_success` is set only where something was left out, as OTLP demands."""
@@ -88,27 +73,6 @@ SIGNALS = (
         ExportMetricsServiceRequest,
         ExportMetricsServiceResponse,
         "rejected_data_points",
-        None,
+        Kind.METRICS,
     ),
 )
-
-
-def _leave_out(payload: bytes) -> Accepted:
-    """Metrics are not read yet, and the sender is told so for every data point.
-
-    A 404 or UNIMPLEMENTED would say "wrong address": SDKs log an error a minute and the Collector
-    counts a failed exporter. A success that rejects every point is never tried again, carries the
-    reason, and lets the pipeline that also sends traces stay healthy. Counting costs a parse.
-    """
-    try:
-        request = ExportMetricsServiceRequest.FromString(payload)
-    except ProtobufError:
-        raise DecodeError("no ExportMetricsServiceRequest: the protobuf is malformed") from None
-    points = sum(
-        len(getattr(metric, kind).data_points)
-        for resource in request.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        if (kind := metric.WhichOneof("data"))
-    )
-    return Accepted(points, "metrics are not read; send traces, events and logs that are events")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from textwrap import indent
 
 from outcome_exporter import burn
-from outcome_exporter.config import Config, Journey, Slo
+from outcome_exporter.config import Config, Promised
 from outcome_exporter.rules import burning, messages
 from outcome_exporter.rules.burning import KEPT
 
@@ -82,13 +82,14 @@ def burn_alerts() -> Iterator[Alert]:
     yield _spent(burning.with_info(spent))
 
 
-def slo_burn_alerts(journey: Journey, slo: Slo) -> Iterator[Alert]:
+def slo_burn_alerts(promised: Promised) -> Iterator[Alert]:
     """The burn alerts of one SLO by name."""
+    journey, slo = promised
     for severity, name in _BURN_NAMES:
         if any(tier.severity == severity for tier in slo.tiers):
             yield _burn(name, severity, slo.name)
     spent = f'max by ({KEPT}, slo) (slo_error_budget_remaining_ratio{{slo="{slo.name}"}}) <= 0'
-    for label, value in (("journey", journey.name), ("owner", slo.owner or journey.owner)):
+    for label, value in (("journey", journey.name if journey else ""), ("owner", promised.owner)):
         # JSON quotes as PromQL does.
         spent = f'label_replace({spent}, "{label}", {json.dumps(value)}, "", "")'
     yield _spent(spent + "\n", slo.name)

@@ -70,8 +70,11 @@ def _recordings(config: Config, per_slo: bool) -> Iterator[_RULE]:  # noqa: FBT0
     if not per_slo:
         yield _recording(burning.RECORD, burning.generic(), {})
         return
-    for journey, slo in config.slos:
-        about = {"slo": slo.name, "journey": journey.name, "owner": slo.owner or journey.owner}
+    for promised in config.slos:
+        journey, slo = promised
+        about = {"slo": slo.name, "owner": promised.owner}
+        if journey is not None:
+            about = {"slo": slo.name, "journey": journey.name, "owner": promised.owner}
         for severity in ("page", "ticket"):
             expr = burning.explicit(config, slo, severity)
             if expr:
@@ -82,8 +85,8 @@ def _burns(config: Config, per_slo: bool) -> Iterator[_RULE]:  # noqa: FBT001
     if not per_slo:
         yield from _written(alerts.burn_alerts(), config)
         return
-    for journey, slo in config.slos:
-        yield from _written(alerts.slo_burn_alerts(journey, slo), config)
+    for promised in config.slos:
+        yield from _written(alerts.slo_burn_alerts(promised), config)
 
 
 def _recording(record: str, expr: str, labels: dict[str, str]) -> _RULE:

@@ -1,0 +1,392 @@
+"""Reads the events of SLOs from a Prometheus: what was counted in each closed minute.
+
+State: none of its own; where it goes on from is in the pipeline, since what it finds goes into the
+log like any request and is counted from there. So a replay asks no Prometheus and yields the same,
+and no minute counts twice. Output: `Polled`, as JSON in the log.
+
+**Samples, not `increase()`.** A selector of counters, such as `http_requests_total{code=~"5.."}`,
+is read as raw samples, and differences are taken here. PromQL's `increase()` extrapolates to the
+ends of its range, and never sees the first sample of a series: of four pods that each appear with
+their first error counted, it sees none. What is counted here is exact:
+
+- A counter that falls has been reset and adds what it says.
+- A series that was not there before adds its first sample, up to `births_max`: above, it is taken
+  for an old process that was found only now, and counted as refused.
+- An increase over a gap in the samples is spread evenly over the gap, if the series was seen within
+  `lookback` before; a minute polled later than it ended counts by the same samples.
+
+Anything else is an expression that gives the events of a minute, such as
+`sum(increase(jobs_total[1m]))`. Prometheus evaluates it at the end of each minute; it is as exact
+as Prometheus is, and it misses what `increase()` misses.
+
+Known limits: samples that reach Prometheus later than `delay` are not seen; native histograms are
+not read; the increase over a gap that began in an earlier poll lands after that poll's end.
+
+Source:
+    Prometheus, "HTTP API": instant queries with range selectors, range queries.
+"""
+
+import json
+import logging
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException
+from math import isnan
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from outcome_exporter import series
+from outcome_exporter.config import Prometheus, StandaloneSlo
+from outcome_exporter.errors import OutcomeExporterError, SourceError
+from outcome_exporter.minutes import spread
+from outcome_exporter.model import Encoding, Kind, Polled, Sample, Snapshot
+from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.polled import encode_polled
+from outcome_exporter.promql import is_selector
+from outcome_exporter.units import MILLIONTHS, MINUTE, SECOND
+
+logger = logging.getLogger(__name__)
+
+CHUNK_MINUTES = 6 * 60
+"""Most that one poll reads; less where Prometheus finds that too much."""
+_CHUNK_MINUTES_MIN = 5
+_NEAR_SECONDS = 300
+"""Samples read from before a poll: the last scrape lies in it, with its time."""
+_TIMEOUT_SECONDS = 60.0
+_RETRY = 15 * SECOND
+_ANSWER_BYTES_MAX = 512 << 20
+_EVENTS_MAX = float(1 << 42)
+
+_Labels = frozenset[tuple[str, str]]
+_Minutes = dict[int, int]
+"""Millionths of events by minute since 1970."""
+
+
+class Answers(Protocol):
+    """Prometheus' HTTP API."""
+
+    def __call__(self, path: str, parameters: Mapping[str, str], /) -> list[dict[str, Any]]:
+        """The `result` of an answer.
+
+        Raises:
+            TooMuch: It would have to load too much.
+            SourceError: There is none.
+        """
+
+
+class TooMuch(SourceError):
+    """A query is too large; ask for less."""
+
+
+class HttpApi:
+    """Prometheus, or what speaks like it: Mimir, Thanos, VictoriaMetrics."""
+
+    def __init__(self, settings: Prometheus) -> None:
+        """Nothing is asked yet."""
+        self._url = settings.url.rstrip("/")
+        self._token_file = settings.bearer_token_file
+
+    def __call__(self, path: str, parameters: Mapping[str, str], /) -> list[dict[str, Any]]:
+        """See `Answers`."""
+        url = f"{self._url}/api/v1/{path}"
+        body = urllib.parse.urlencode(parameters).encode()
+        try:
+            # The address is the configuration's; its form was checked to be http or https.
+            request = urllib.request.Request(url, body, self._headers())  # noqa: S310
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+                text = response.read(_ANSWER_BYTES_MAX + 1)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = _error_text(error.read(1 << 16)) or error.reason
+            kind = TooMuch if error.code in (413, 422) and "too many" in said else SourceError
+            raise kind(f"{url} answers {error.code}: {said}") from None
+        except (OSError, HTTPException) as error:
+            raise SourceError(f"{url} cannot be reached: {error}") from None
+        if len(text) > _ANSWER_BYTES_MAX:
+            raise TooMuch(f"{url} answers with more than {_ANSWER_BYTES_MAX >> 20} MiB")
+        try:
+            result = json.loads(text)["data"]["result"]
+        except (ValueError, KeyError, TypeError):
+            raise SourceError(f"{url} does not answer like a Prometheus; see its url") from None
+        return list(result)
+
+    def _headers(self) -> dict[str, str]:
+        if self._token_file is None:
+            return {}
+        try:
+            token = Path(self._token_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SourceError(f"{self._token_file}: {error.strerror}") from None
+        return {"Authorization": f"Bearer {token}"}
+
+
+def _error_text(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+# One poll
+
+
+def poll(
+    ask: Answers, slo: StandaloneSlo, settings: Prometheus, first: int, end: int, sli_hash: int
+) -> Polled:
+    """What an SLO counted in the minutes from `first` on, before `end`.
+
+    Raises:
+        SourceError: Prometheus does not say.
+    """
+    sli = slo.sli.prometheus
+    assert sli is not None
+    total, births = _count(ask, sli.total, settings, first, end)
+    part, part_births = _count(ask, sli.part, settings, first, end)
+    counts = []
+    for minute in sorted(total.keys() | part.keys()):
+        mine = part.get(minute, 0)
+        rest = max(total.get(minute, 0) - mine, 0)
+        good, bad = (mine, rest) if sli.good is not None else (rest, mine)
+        if good or bad:
+            counts.append((minute, good, bad))
+    return Polled(slo.name, sli_hash, first, end, tuple(counts), births + part_births)
+
+
+def _count(
+    ask: Answers, query: str, settings: Prometheus, first: int, end: int
+) -> tuple[_Minutes, int]:
+    """Events by minute, and how many series were too large when they were born."""
+    if is_selector(query):
+        return _increases(ask, query, settings, first * 60, end * 60)
+    found = ask(
+        "query_range",
+        {"query": query, "start": str((first + 1) * 60), "end": str(end * 60), "step": "60"},
+    )
+    minutes: _Minutes = defaultdict(int)
+    for one in found:
+        for time, text in one.get("values", []):
+            minutes[round(time) // 60 - 1] += _millionths(float(text))
+    return minutes, 0
+
+
+def _increases(
+    ask: Answers, selector: str, settings: Prometheus, start: int, end: int
+) -> tuple[_Minutes, int]:
+    near = start - _NEAR_SECONDS
+    lookback = settings.lookback // SECOND
+    before = {
+        _labels(one): float(one["value"][1])
+        for one in ask(
+            "query",
+            {"query": f"last_over_time({selector}[{lookback}s])", "time": str(near)},
+        )
+        if "value" in one
+    }
+    found = ask("query", {"query": f"{selector}[{end - near}s]", "time": str(end)})
+    minutes: _Minutes = defaultdict(int)
+    births = 0
+    for one in found:
+        samples = [(float(time), float(text)) for time, text in one.get("values", [])]
+        last = (float(near), before[_labels(one)]) if _labels(one) in before else None
+        for time, value in samples:
+            if isnan(value):
+                continue
+            if time > start:
+                if last is None and value > settings.births_max:
+                    births += 1
+                began, added = _added(last, (time, value))
+                if last is not None or value <= settings.births_max:
+                    _spread(minutes, added, began, time)
+            last = (time, value)
+    return minutes, births
+
+
+def _labels(one: Mapping[str, Any]) -> _Labels:
+    return frozenset(one["metric"].items())
+
+
+def _added(last: tuple[float, float] | None, sample: tuple[float, float]) -> tuple[float, float]:
+    """Since when, and how many events a sample adds to the one before."""
+    time, value = sample
+    if last is None:
+        return time, value
+    return last[0], value - last[1] if value >= last[1] else value
+
+
+def _spread(minutes: _Minutes, added: float, began: float, ended: float) -> None:
+    # Not in whole events: a part must not be spread otherwise than the total that it is of.
+    weight = _millionths(added)
+    if weight:
+        times = round(began * SECOND), max(round(ended * SECOND), round(began * SECOND) + 1)
+        for time, share in spread(weight, *times, 1):
+            minutes[time // MINUTE] += share
+
+
+def _millionths(events: float) -> int:
+    """Nothing where Prometheus says NaN, or what no events can be."""
+    return round(events * MILLIONTHS) if 0 < events < _EVENTS_MAX else 0
+
+
+# Polling
+
+
+class Covered(NamedTuple):
+    """The minutes of an SLO that have been read: from `first` on, before `end`."""
+
+    first: int
+    end: int
+
+
+class Poller:
+    """Keeps the SLOs of a pipeline up to date, from whichever thread calls it."""
+
+    def __init__(
+        self,
+        append: Callable[[Kind, Encoding, bytes], object],
+        pipeline: Callable[[], Pipeline],
+        api: Callable[[Prometheus], Answers] = HttpApi,
+    ) -> None:
+        """Takes what it needs from outside.
+
+        Args:
+            append: Makes a record durable.
+            pipeline: The one that runs now; it has read the whole log.
+            api: Whom to ask.
+        """
+        self._append = append
+        self._pipeline = pipeline
+        self._api = api
+        self._appended: dict[int, Covered] = {}
+        self._chunk = CHUNK_MINUTES
+        self._retry_at = 0
+        self._results = {"ok": 0, "failed": 0}
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, now: Callable[[], int], ready: Callable[[], bool]) -> None:
+        """Polls in a thread of its own once the log has been read."""
+
+        def run() -> None:
+            while not self._stopping.wait(1.0):
+                if ready():
+                    self.catch_up(now())
+                    self._fill_some(now())
+
+        self._thread = threading.Thread(target=run, name="prometheus", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Asks for no more; what hangs is left alone after so long."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def catch_up(self, now_unix_nano: int) -> None:
+        """Reads every minute that has closed since the last time, of every SLO."""
+        pipeline = self._pipeline()
+        settings = pipeline.config.prometheus
+        if settings is None or now_unix_nano < self._retry_at:
+            return
+        target = (now_unix_nano - settings.delay) // MINUTE
+        ask = self._api(settings)
+        for number, slo in pipeline.polled.slos:
+            oldest = target - slo.window // MINUTE
+            covered = self._covered(pipeline, number)
+            at = max(covered.end, oldest) if covered else target - 1
+            if target - at < settings.every // MINUTE or self._stopping.is_set():
+                continue
+            try:
+                while at < target and not self._stopping.is_set():
+                    end = min(at + self._chunk, target)
+                    at = end if self._read(ask, pipeline, number, slo, Covered(at, end)) else at
+            except OutcomeExporterError as error:
+                self._failed(now_unix_nano, error)
+                return
+
+    def backfill(self, now_unix_nano: int) -> Iterator[tuple[str, int, int]]:
+        """Reads what lies before, the latest first, until every SLO's window is full.
+
+        Yields:
+            Of an SLO: its name, minutes read, minutes to read. It may be stopped at any time, and
+            goes on from there the next time.
+
+        Raises:
+            SourceError: Prometheus does not say.
+        """
+        pipeline = self._pipeline()
+        settings = pipeline.config.prometheus
+        if settings is None:
+            return
+        target = (now_unix_nano - settings.delay) // MINUTE
+        ask = self._api(settings)
+        for number, slo in pipeline.polled.slos:
+            oldest = target - slo.window // MINUTE
+            covered = self._covered(pipeline, number)
+            end = covered.first if covered else target
+            todo = max(end - oldest, 0)
+            yield slo.name, 0, todo
+            while end > oldest:
+                first = max(end - self._chunk, oldest)
+                end = first if self._read(ask, pipeline, number, slo, Covered(first, end)) else end
+                yield slo.name, todo - (end - oldest), todo
+
+    def _fill_some(self, now_unix_nano: int) -> None:
+        """Goes a step back in history, where the configuration asks for it."""
+        settings = self._pipeline().config.prometheus
+        if settings is None or not settings.backfill or now_unix_nano < self._retry_at:
+            return
+        try:
+            next((step for step in self.backfill(now_unix_nano) if step[1]), None)
+        except OutcomeExporterError as error:
+            self._failed(now_unix_nano, error)
+
+    def _failed(self, now_unix_nano: int, error: Exception) -> None:
+        self._results["failed"] += 1
+        self._retry_at = now_unix_nano + _RETRY
+        logger.warning("SLOs wait for Prometheus: %s", error)
+
+    def _covered(self, pipeline: Pipeline, number: int) -> Covered | None:
+        """What was read, whether or not the pipeline has taken it from the log yet."""
+        known = pipeline.polled.covered(number)
+        mine = self._appended.get(int(pipeline.plan.salts[number]))
+        if known is None or mine is None:
+            return mine or (Covered(*known) if known else None)
+        return Covered(min(known[0], mine.first), max(known[1], mine.end))
+
+    def _read(
+        self,
+        ask: Answers,
+        pipeline: Pipeline,
+        number: int,
+        slo: StandaloneSlo,
+        new: Covered,
+    ) -> bool:
+        """Reads minutes into the log; False where that was too much at once."""
+        settings = pipeline.config.prometheus
+        assert settings is not None
+        sli_hash = int(pipeline.plan.salts[number])
+        try:
+            polled = poll(ask, slo, settings, *new, sli_hash)
+        except TooMuch:
+            if self._chunk <= _CHUNK_MINUTES_MIN:
+                raise
+            self._chunk //= 2
+            return False
+        self._append(Kind.POLLED, Encoding.NONE, encode_polled(polled))
+        covered = self._covered(pipeline, number) or new
+        self._appended[sli_hash] = Covered(min(covered.first, new.first), max(covered.end, new.end))
+        self._results["ok"] += 1
+        return True
+
+    def snapshot(self) -> Snapshot:
+        """How it goes."""
+        return {
+            series.SOURCE_POLLS: [
+                Sample(("prometheus", result), float(count))
+                for result, count in self._results.items()
+            ]
+        }

@@ -1,0 +1,40 @@
+"""As much of PromQL as is needed to tell what a text is: a selector of series, or more."""
+
+import re
+from itertools import pairwise
+
+_QUOTED = r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)"""
+_LABELS = rf"""\{{(?:[^"'`{{}}]|{_QUOTED})*\}}"""
+_SELECTOR = re.compile(
+    rf"""\s*(?:[a-zA-Z_:][a-zA-Z0-9_:]*\s*(?:{_LABELS})?|(?=\{{[^}}]*["'`]){_LABELS})\s*"""
+)
+
+
+def is_selector(text: str) -> bool:
+    """Whether a text names series, rather than computing something from them."""
+    return _SELECTOR.fullmatch(text) is not None
+
+
+def split(text: str, operator: str) -> list[str]:
+    """The operands of an operator that stands outside of all brackets and quotes.
+
+    Only where no other binary operator of arithmetic does, so that nothing is split that binds
+    otherwise; else the whole text.
+    """
+    places: list[int] = []
+    depth, quote = 0, ""
+    for at, symbol in enumerate(text):
+        if quote:
+            quote = "" if symbol == quote and text[at - 1] != "\\" else quote
+        elif symbol in "\"'`":
+            quote = symbol
+        elif symbol in "([{":
+            depth += 1
+        elif symbol in ")]}":
+            depth -= 1
+        elif symbol in "+-*/%^<>=!" and not depth:
+            if symbol != operator:
+                return [text]
+            places.append(at)
+    edges = [-1, *places, len(text)]
+    return [text[a + 1 : b].strip() for a, b in pairwise(edges)]
