@@ -303,6 +303,10 @@ class Limits(Model):
     """Distinct services and span names; more become `other`."""
     label_values: int = Field(default=20, strict=True, ge=1, le=1_000)
     """Distinct values of each label of a journey; more become `other`."""
+    steps: int = Field(default=10_000, strict=True, ge=100, le=100_000)
+    """Operations, in each version, whose history each journey's blame knows; more are `other`."""
+    causes: int = Field(default=1_000, strict=True, ge=10, le=10_000)
+    """Causes that are told apart in the series of blame; more become `other`."""
 
 
 class SpanSelector(Model):
@@ -320,6 +324,8 @@ class Attempt(Model):
     span: SpanSelector | None = None
     event: Text | None = None
     """Type of a business event."""
+    errors_below: bool = False
+    """An error of any span below is the attempt's: for entry points that always answer 200."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -1,7 +1,7 @@
 """The one place that knows all stages: records of the log in, series out.
 
-    record ─▶ traces ─▶ attempts ⋈ events ─▶ verdicts ─▶ windows
-                 └▶ span metrics        └▶ users
+    record ─▶ traces ─▶ blame ─▶ attempts ⋈ events ─▶ verdicts ─▶ windows
+                 └▶ span metrics         └▶ users, blame
 
 Time is the log's: a record first moves the clock to its arrival, and the clock moves in whole
 seconds, at each of which the stages settle what is due. Moving it on without arrivals does the
@@ -13,6 +13,7 @@ Not thread-safe: the caller lets one thread in at a time.
 from collections.abc import Sequence
 from typing import Any
 
+from outcome_exporter.blame import Blame
 from outcome_exporter.claims import Reader
 from outcome_exporter.config import Config
 from outcome_exporter.errors import StateCorrupt
@@ -36,7 +37,7 @@ from outcome_exporter.traces import Traces
 from outcome_exporter.units import SECOND
 from outcome_exporter.users import ANY, BAD, Users
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Version of what `dump` gives; a change of any stage's rows makes a new one."""
 
 _ANY_SIZE = 1 << 40
@@ -58,6 +59,7 @@ class Pipeline:
         self._wanted = wanted_keys(self.plan.wanted)
         self.traces = Traces(self.plan)
         self.spanmetrics = SpanMetrics(self.plan)
+        self.blame = Blame(self.plan, self.traces.texts.code)
         self.outcomes = Outcomes(self.plan)
         self.users = Users(self.plan)
         self.slos = Slos(self.plan, store or NoStore())
@@ -176,8 +178,10 @@ class Pipeline:
     def _tick(self) -> None:
         assert self.second is not None
         self.slos.advance(self.second)
+        self.blame.advance(self.second)
         for settled in self.traces.settle(self.second):
             self.spanmetrics.add(settled.spans, self.second)
+            self.blame.observe(settled.spans, settled.starts, settled.attempts, settled.places)
             self._take_attempts(settled.attempts)
         self._deliver(self.outcomes.expire(self.second))
 
@@ -191,6 +195,8 @@ class Pipeline:
         self.users.add(BAD, settled.bad)
         self.users.add(ANY, settled.users)
         self.users.add(BAD, settled.users[settled.users["error"] == 1])
+        assert self.second is not None
+        self.blame.give(settled.bad, self.second)
 
     # Checkpoints
 
@@ -206,6 +212,7 @@ class Pipeline:
         stages = {
             "traces": self.traces.dump(),
             "spanmetrics": self.spanmetrics.dump(),
+            "blame": self.blame.dump(),
             "outcomes": self.outcomes.dump(),
             "users": self.users.dump(),
             "slos": self.slos.dump(),
@@ -237,6 +244,8 @@ class Pipeline:
         self.next_offset = next_offset
         self.traces.restore(part(arrays, "traces"), moved, self.second or 0)
         self.spanmetrics.restore(part(arrays, "spanmetrics"))
+        self.blame = Blame(self.plan, self.traces.texts.code)
+        self.blame.restore(part(arrays, "blame"), moved)
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
         self.users.restore(part(arrays, "users"), moved)
         self.slos.restore(part(arrays, "slos"), moved)

@@ -1,0 +1,475 @@
+"""Blame: who is responsible for each bad outcome, and the few causes that explain the burn.
+
+State: for every journey its steps (an operation of a service, in one version) with a decayed
+history and the last minutes; causes with their counters. Input: settled traces with their
+attempts, the attempts that became bad, the clock. Output: one cause for each bad attempt
+(`unattributed` included, so blame sums to the bad outcomes), and a verdict for each journey.
+
+**One attempt.** It failed: the failed span below which nothing failed. It was slow: the step
+whose own time on the critical path is furthest above its history, and unusual for it. Its event
+never came: the first step that attempts usually go through and this one did not.
+
+**The verdict** compares the last minutes with history, in attempts that were hurt:
+
+    error     e - n * p0          where two proportions differ, z > 3.5
+    latency   n * min(1, dms / D) where Welch's t on log(1 + ms) > 3.5, among attempts that have
+                                  the step; D is the journey's mean duration
+    stop      k - n * p0          only in journeys without a failed span: the step after which a
+                                  service now goes on no more
+
+A slow step weighs at most one failed attempt, so that drifting latency never outvotes errors.
+What a service's steps are held responsible for adds up; it is named with its worst operation if
+it explains `SHARE_MIN` of the bad outcomes and at least `SUPPORT_MIN` of them.
+
+Minutes become history once they are `MINUTES` old (sooner while there is none), unless the
+journey was hurt in them: a fault never becomes its own yardstick. Half of history is forgotten
+after a day of traffic. Memory: O(steps + causes), both capped. Time: O(1) a span below an
+attempt, O(steps) every `EVERY_SECONDS`.
+
+Limits: what fails in no trace cannot be named. A step without history has no usual time, so a
+fault in the first minute is blamed by its errors only. An attempt whose trace never came, or that
+began with an event, is unattributed.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from outcome_exporter.kernels import blame as k
+from outcome_exporter.kernels.pool import NIL
+from outcome_exporter.model import Table
+from outcome_exporter.plan import Arrays, Moved, Plan
+from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE
+
+SHARE_MIN = 0.3
+"""Share of the bad outcomes that a cause must explain to be named."""
+SUPPORT_MIN = 5
+"""Bad outcomes that a cause must explain to be named."""
+EVERY_SECONDS = 5
+"""Between two verdicts."""
+JUDGED = (MINUTE, 5 * MINUTE)
+"""Windows whose verdict compares with history."""
+WINDOWS = (*JUDGED, 30 * MINUTE, HOUR, 6 * HOUR)
+"""Windows of `outcome_cause_share`, in nanoseconds."""
+_SLOTS = (2, k.MINUTES)
+"""Minutes that each of `JUDGED` compares, the one that runs included."""
+
+_TOP = 5
+"""Causes that a verdict names at most."""
+_T_MIN = 3.5
+_Z_MIN = 3.5
+_STOP_Z_MIN = 6.0
+_VISITS_MIN = 3
+_LEARNED = 50
+"""Attempts at a journey before which every good minute becomes history at once."""
+_KEEP = 0.5 ** (1 / 1440)
+
+Floats = npt.NDArray[np.float64]
+
+
+class Finding(NamedTuple):
+    """A cause that a verdict names."""
+
+    service: int
+    """Text code, as the others."""
+    operation: int
+    version: int
+    kind: int
+    share: float
+    """Of the journey's bad outcomes in the window, 0 to 1."""
+
+
+class Evidence(NamedTuple):
+    """Attempts hurt by each step more than history explains. Shape (rows,) each."""
+
+    rows: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.int64]
+    hurt: Floats
+
+
+class Blame:
+    """The stage's state."""
+
+    def __init__(self, plan: Plan, code: Callable[[str], int]) -> None:
+        """Nothing is known. `code` gives the code of a text."""
+        self._plan = plan
+        self._code = code
+        limits, count = plan.config.limits, len(plan.journeys)
+        steps, causes = limits.steps + 2 * count, limits.causes + 4 * count
+        self.state = k.State(
+            steps=np.zeros(steps, k.STEP),
+            recent=np.zeros((steps, k.MINUTES, k.COLUMNS)),
+            base=np.zeros((steps, k.COLUMNS)),
+            score=np.zeros((steps, 2)),
+            slots=np.full(1 << (2 * steps).bit_length(), NIL, np.int32),
+            journeys=np.zeros((count, k.MINUTES, k.JOURNEY_COLUMNS)),
+            past=np.zeros((count, k.JOURNEY_COLUMNS)),
+            bits=np.full((count, k.BITS), NIL, np.int32),
+            causes=np.zeros(causes, k.CAUSE),
+            cause_slots=np.full(1 << (2 * causes).bit_length(), NIL, np.int32),
+            ring=np.zeros((causes, k.RING), np.int64),
+            counts=np.zeros(k.COUNTS, np.int64),
+            events=np.zeros(count, np.uint32),
+            below=np.array([j.attempt.errors_below for j in plan.journeys], np.bool_),
+        )
+        self._budget = np.array(
+            [min((slo.budget_ratio for slo in j.slos), default=1.0) for j in plan.journeys]
+        )
+        self._hurt = np.zeros((count, k.MINUTES), np.bool_)
+        self._verdicts = self._no_verdicts()
+        self._judged = 0
+        self._fresh = False
+        self.minute = 0
+        self._plant()
+
+    def _no_verdicts(self) -> list[list[list[Finding]]]:
+        """By judged window and journey."""
+        return [[[] for _ in self._plan.journeys] for _ in JUDGED]
+
+    def _plant(self) -> None:
+        """Every journey shows what is unattributed from the start."""
+        for j, journey in enumerate(self._plan.journeys):
+            k.cause(self.state, j, 0, 0, 0, k.UNATTRIBUTED, 0)
+            if journey.outcome is not None:
+                self.state.events[j] = self._code(journey.outcome.event)
+
+    # What comes in
+
+    def observe(
+        self,
+        spans: Table,
+        starts: npt.NDArray[np.int64],
+        attempts: Table,
+        places: npt.NDArray[np.int64],
+    ) -> None:
+        """Learns from settled traces; writes to their attempts who could be to blame."""
+        if attempts.size:
+            k.observe(self.state, spans, starts, attempts, places, self.minute)
+            self._fresh = True
+
+    def give(self, bad: Table, second: int) -> None:
+        """Counts attempts that became bad under their causes."""
+        if bad.size:
+            k.give(self.state, bad, second)
+            self._fresh = True
+
+    def advance(self, second: int) -> None:
+        """Moves the clock on: minutes become history, verdicts are given."""
+        minute = second // 60
+        if self.minute == 0 or minute - self.minute > k.RING:
+            self.state.ring[:] = 0
+            self.minute = max(self.minute, minute - k.MINUTES) if self.minute else minute
+        while self.minute < minute:
+            self._close_minute()
+        if self._fresh and second >= self._judged + EVERY_SECONDS:
+            self._judge(second)
+
+    # History
+
+    @property
+    def _used(self) -> int:
+        return int(self.state.counts[k.STEPS])
+
+    def _close_minute(self) -> None:
+        """The minute ends; the oldest one of the last minutes becomes history."""
+        ended = self.minute % k.MINUTES
+        tries, bad = (self.state.journeys[:, ended, c] for c in (k.TRIES, k.BAD))
+        self._hurt[:, ended] |= (bad >= SUPPORT_MIN) & (bad > self._budget * tries)
+        learning = ~self._hurt[:, ended] & (self.state.past[:, k.TRIES] < _LEARNED)
+        self._remember(ended, learning)
+        self.minute += 1
+        oldest = self.minute % k.MINUTES
+        self._remember(oldest, ~self._hurt[:, oldest])
+        self.state.journeys[:, oldest] = 0
+        self.state.recent[: self._used, oldest] = 0
+        self._hurt[:, oldest] = False
+        self._fresh = True
+        self.state.ring[:, self.minute % k.RING] = 0
+
+    def _remember(self, slot: int, which: npt.NDArray[np.bool_]) -> None:
+        """Moves a minute of some journeys to their history."""
+        which = which & (self.state.journeys[:, slot, k.TRIES] > 0)
+        if not which.any():
+            return
+        state, used = self.state, self._used
+        state.past[which] = state.past[which] * _KEEP + state.journeys[which, slot]
+        state.journeys[which, slot] = 0
+        rows = np.flatnonzero(which[state.steps["journey"][:used]])
+        state.base[rows] *= _KEEP
+        np.add.at(state.base, state.steps["base"][rows], state.recent[rows, slot])
+        state.recent[rows, slot] = 0
+
+    # Verdicts
+
+    def evidence(self, minutes: int) -> Evidence:
+        """What the last minutes, the one that runs included, say against history."""
+        state, used = self.state, self._used
+        slots = self._slots(minutes)
+        steps, now = state.steps[:used], state.recent[:used, slots].sum(axis=1)
+        past = state.base[steps["base"]]
+        past_journey = state.past[steps["journey"]]
+        latency = _latency(now, past, past_journey)
+        stops = steps["version"] == k.STOP
+        errors = _excess(
+            now[:, k.ERRORS], now[:, k.SPANS], past[:, k.ERRORS], past[:, k.SPANS], _Z_MIN
+        )
+        latency[stops] = errors[stops] = 0
+        rows = [np.flatnonzero(latency), np.flatnonzero(errors)]
+        kinds = [np.full(rows[0].size, k.LATENCY), np.full(rows[1].size, k.FAILURE)]
+        hurt = [latency[rows[0]], errors[rows[1]]]
+        silent = state.journeys[:, slots, k.FAILED].sum(axis=1) == 0
+        where = np.flatnonzero(stops & silent[steps["journey"]])
+        if where.size:
+            stopped = self._stopped(where, now)
+            found = stopped > 0
+            rows.append(steps["second"][where[found]])
+            kinds.append(np.full(np.count_nonzero(found), k.FAILURE))
+            hurt.append(stopped[found])
+        return Evidence(np.concatenate(rows), np.concatenate(kinds), np.concatenate(hurt))
+
+    def _stopped(self, rows: npt.NDArray[np.int64], now: Floats) -> Floats:
+        """Attempts that ended after a step more often than history says."""
+        state, used = self.state, self._used
+        begun_now = np.zeros((used, k.COLUMNS))
+        np.add.at(begun_now, state.steps["base"][:used], now)
+        parents = state.steps["first"][rows]
+        return _excess(
+            now[rows, k.ATTEMPTS],
+            begun_now[parents, k.SPANS],
+            state.base[rows, k.ATTEMPTS],
+            state.base[parents, k.SPANS],
+            _STOP_Z_MIN,
+        )
+
+    def _slots(self, minutes: int) -> npt.NDArray[np.int64]:
+        return (self.minute - np.arange(minutes)) % k.MINUTES
+
+    def _judge(self, second: int) -> None:
+        self._judged, self._fresh = second, False
+        state = self.state
+        state.score[: self._used] = 0
+        for window, minutes in enumerate(_SLOTS):
+            found = self.evidence(minutes)
+            np.maximum.at(state.score, (found.rows, found.kind), found.hurt)
+            journeys = state.steps["journey"][found.rows]
+            bad = state.journeys[:, self._slots(minutes), k.BAD].sum(axis=1)
+            for j in range(len(self._plan.journeys)):
+                mine = Evidence(*(column[journeys == j] for column in found))
+                named = self._verdict(j, mine, float(bad[j]), minutes)
+                self._verdicts[window][j] = named
+                self._hurt[j, self.minute % k.MINUTES] |= bool(named)
+
+    def _verdict(self, journey: int, found: Evidence, bad: float, minutes: int) -> list[Finding]:
+        """The causes that explain enough, the first one most."""
+        if bad < SUPPORT_MIN:
+            return []
+        steps = self.state.steps
+        totals: dict[tuple[int, int], float] = {}
+        worst: dict[tuple[int, int], tuple[float, int, int]] = {}
+        for row, kind, hurt in zip(*(column.tolist() for column in found), strict=True):
+            known = steps[row]
+            who = int(known["first"]), int(known["version"])
+            totals[who] = totals.get(who, 0.0) + hurt
+            worst[who] = max(worst.get(who, (0.0, 0, 0)), (hurt, int(known["second"]), kind))
+        causes = [
+            ((service, worst[who][1], who[1], worst[who][2]), hurt)
+            for who, hurt in totals.items()
+            for service in (who[0],)
+        ] + self._missing(journey, minutes)
+        explained = max(sum(hurt for _, hurt in causes), bad)
+        causes.sort(key=lambda pair: (-pair[1], pair[0]))
+        return [
+            Finding(*who, share=hurt / explained)
+            for who, hurt in causes[:_TOP]
+            if hurt >= SUPPORT_MIN and hurt >= SHARE_MIN * explained
+        ]
+
+    def _missing(self, journey: int, minutes: int) -> list[tuple[tuple[int, int, int, int], float]]:
+        """Attempts of the last minutes whose event never came, by the step that is absent."""
+        rows = self.causes
+        which = np.flatnonzero((rows["journey"] == journey) & (rows["kind"] == k.MISSING))
+        counts = self._window(which, minutes)
+        return [
+            (_who(rows[row]), count / MILLIONTHS)
+            for row, count in zip(which.tolist(), counts.tolist(), strict=True)
+            if count
+        ]
+
+    def _window(self, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+        """Millionths of bad outcomes that some causes had in so many minutes until now."""
+        minutes = (self.minute - np.arange(count)) % k.RING
+        sums: npt.NDArray[np.int64] = self.state.ring[np.ix_(rows, minutes)].sum(axis=1)
+        return sums
+
+    # What is shown
+
+    @property
+    def causes(self) -> Table:
+        """CAUSE rows."""
+        return self.state.causes[: self.state.counts[k.CAUSES]]
+
+    @property
+    def overflow(self) -> dict[str, int]:
+        """What did not fit, by what."""
+        return {
+            "step": int(self.state.counts[k.STEPS_OVERFLOW]),
+            "cause": int(self.state.counts[k.CAUSES_OVERFLOW]),
+        }
+
+    def findings(self, journey: int, window: int) -> list[Finding]:
+        """The causes that explain a journey's bad outcomes in one of `WINDOWS`, top first.
+
+        Short windows have the verdict, which compares with history; longer ones count whom the
+        attempts in them were laid to.
+        """
+        if window in JUDGED:
+            return self._verdicts[JUDGED.index(window)][journey]
+        rows = self.causes
+        which = np.flatnonzero(rows["journey"] == journey)
+        counts = self._window(which, window // MINUTE) / MILLIONTHS
+        total = counts.sum()
+        named = (
+            (counts >= SUPPORT_MIN)
+            & (counts >= SHARE_MIN * total)
+            & (rows["kind"][which] != k.UNATTRIBUTED)
+        )
+        order = np.argsort(-counts[named], kind="stable")
+        return [
+            Finding(*_who(rows[row]), share=count / total)
+            for row, count in zip(
+                which[named][order].tolist(), counts[named][order].tolist(), strict=True
+            )
+        ]
+
+    def since(self, journey: int, finding: Finding) -> int | None:
+        """When a cause that hurts now began to, in ns; None where no attempt was laid to it."""
+        row = k._cause_slot(  # noqa: SLF001
+            self.state, journey, finding.service, finding.operation, finding.version, finding.kind
+        )
+        place = int(self.state.cause_slots[row])
+        return int(self.state.causes["since"][place]) if place >= 0 else None
+
+    # Checkpoints
+
+    def dump(self) -> Arrays:
+        """What a checkpoint keeps."""
+        state, used = self.state, self._used
+        arrays: Arrays = {name: getattr(state, name)[:used] for name in _BY_STEP}
+        arrays |= {name: getattr(state, name) for name in _BY_JOURNEY}
+        arrays |= {
+            "causes": self.causes,
+            "ring": state.ring[: self.causes.size],
+            "counts": state.counts,
+            "hurt": self._hurt,
+            "clock": np.array([self.minute, self._judged, self._fresh], np.int64),
+        }
+        verdicts = [
+            (window, j, *finding)
+            for window, journeys in enumerate(self._verdicts)
+            for j, findings in enumerate(journeys)
+            for finding in findings
+        ]
+        arrays["verdicts"] = np.array(verdicts, np.float64).reshape(-1, 7)
+        return arrays
+
+    def restore(self, arrays: Arrays, moved: Moved) -> None:
+        """Takes over what `dump` gave; journeys that stay keep their causes and their history.
+
+        Where journeys came or went, what happens after which step is learned anew.
+        """
+        state, journeys = self.state, moved.journeys
+        stays = journeys >= 0
+        same = stays.all() and np.array_equal(journeys, np.arange(len(self._plan.journeys)))
+        self.minute, self._judged = (int(n) for n in arrays["clock"][:2])
+        self._fresh = bool(arrays["clock"][2])
+        state.counts[:] = arrays["counts"]
+        for name in _BY_JOURNEY:
+            getattr(state, name)[journeys[stays]] = arrays[name][stays]
+        self._hurt[journeys[stays]] = arrays["hurt"][stays]
+        self._restore_steps(arrays, journeys, same=bool(same))
+        keep = _staying(arrays["causes"], journeys)[: state.causes.size - 4 * state.past.shape[0]]
+        causes = arrays["causes"][keep].copy()
+        causes["journey"] = journeys[causes["journey"]]
+        state.counts[k.CAUSES] = causes.size
+        state.causes[: causes.size] = causes
+        state.ring[: causes.size] = arrays["ring"][keep]
+        k.reindex_causes(state)
+        self._verdicts = self._no_verdicts()
+        for *numbers, share in arrays["verdicts"].tolist():
+            window, old, *who = (int(number) for number in numbers)
+            if stays[old]:
+                service, operation, version, kind = who
+                finding = Finding(service, operation, version, kind, share)
+                self._verdicts[window][int(journeys[old])].append(finding)
+        self._plant()
+
+    def _restore_steps(
+        self, arrays: Arrays, journeys: npt.NDArray[np.int64], *, same: bool
+    ) -> None:
+        state, old = self.state, arrays["steps"]
+        room = state.steps.size - 2 * state.past.shape[0]
+        keep = _staying(old, journeys)
+        if not same or keep.size > room:
+            # Rows move, and stops name rows: they are learned anew.
+            keep = keep[old["version"][keep] != k.STOP]
+        keep = keep[:room]
+        rows = old[keep].copy()
+        places = np.full(old.size, NIL, np.int64)
+        places[keep] = np.arange(keep.size)
+        rows["journey"] = journeys[rows["journey"]]
+        for name in ("base", "latest"):
+            rows[name] = places[rows[name]]
+        state.counts[k.STEPS] = rows.size
+        state.steps[: rows.size] = rows
+        for name in ("recent", "base", "score"):
+            getattr(state, name)[: rows.size] = arrays[name][keep]
+        used = state.bits >= 0
+        state.bits[used] = places[state.bits[used]]
+        k.reindex_steps(state)
+
+
+_BY_STEP = ("steps", "recent", "base", "score")
+_BY_JOURNEY = ("journeys", "past", "bits")
+
+
+def _staying(rows: Table, journeys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Numbers of the rows whose journey stays."""
+    if not journeys.size:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(journeys[rows["journey"]] >= 0)
+
+
+def _who(row: Any) -> tuple[int, int, int, int]:  # noqa: ANN401 - a row of a table
+    return int(row["service"]), int(row["operation"]), int(row["version"]), int(row["kind"])
+
+
+def _latency(now: Floats, past: Floats, past_journey: Floats) -> Floats:
+    """Attempts' worth of waiting that each step adds to what history says."""
+    count, before = now[:, k.ATTEMPTS], past[:, k.ATTEMPTS]
+    known = (count >= _VISITS_MIN) & (before >= k.HISTORY_MIN)
+    n, m = np.maximum(count, 1), np.maximum(before, 1)
+    means, means_before = now[:, k.LOG] / n, past[:, k.LOG] / m
+    spread = np.maximum(now[:, k.SQUARES] / n - means**2, 0) + k.VARIANCE_FLOOR
+    spread_before = np.maximum(past[:, k.SQUARES] / m - means_before**2, 0) + k.VARIANCE_FLOOR
+    t = (means - means_before) / np.sqrt(spread / n + spread_before / m)
+    more_ms = now[:, k.MS] / n - past[:, k.MS] / m
+    usual_ms = past_journey[:, k.DURATION] / np.maximum(past_journey[:, k.TRIES], 1)
+    known &= (t > _T_MIN) & (more_ms > 0)
+    worth: Floats = np.where(
+        known, count * np.minimum(more_ms / np.maximum(usual_ms, 1e-6), 1.0), 0.0
+    )
+    return worth
+
+
+def _excess(hits: Floats, of: Floats, hits_before: Floats, of_before: Floats, z: float) -> Floats:
+    """Hits beyond the share of history, where the two proportions differ by z deviations."""
+    share_before = (hits_before + 0.5) / (of_before + 1)
+    share = (hits + 0.5) / (of + 1)
+    pooled = (hits + hits_before + 0.5) / (of + of_before + 1)
+    spread = pooled * (1 - pooled) * (1 / (of + 1) + 1 / (of_before + 1))
+    differ = (share - share_before) > z * np.sqrt(np.maximum(spread, 1e-12))
+    differ &= of_before >= k.HISTORY_MIN
+    excess: Floats = np.where(differ, np.maximum(hits - of * share_before, 0.0), 0.0)
+    return excess
