@@ -87,6 +87,17 @@ class Evidence(NamedTuple):
     rows: npt.NDArray[np.int64]
     kind: npt.NDArray[np.int64]
     hurt: Floats
+    support: Floats
+    """Attempts that show it."""
+
+
+class _Total(NamedTuple):
+    """What one version of a service is held responsible for."""
+
+    hurt: float
+    support: float
+    worst: tuple[float, int, int]
+    """(hurt, operation, kind) of its worst step."""
 
 
 class Blame:
@@ -209,28 +220,28 @@ class Blame:
         slots = self._slots(minutes)
         steps, now = state.steps[:used], state.recent[:used, slots].sum(axis=1)
         past = state.base[steps["base"]]
-        past_journey = state.past[steps["journey"]]
-        latency = _latency(now, past, past_journey)
         stops = steps["version"] == k.STOP
+        latency = np.where(stops, 0.0, _latency(now, past, state.past[steps["journey"]]))
         errors = _excess(
             now[:, k.ERRORS], now[:, k.SPANS], past[:, k.ERRORS], past[:, k.SPANS], _Z_MIN
         )
-        latency[stops] = errors[stops] = 0
-        rows = [np.flatnonzero(latency), np.flatnonzero(errors)]
-        kinds = [np.full(rows[0].size, k.LATENCY), np.full(rows[1].size, k.FAILURE)]
-        hurt = [latency[rows[0]], errors[rows[1]]]
         silent = state.journeys[:, slots, k.FAILED].sum(axis=1) == 0
         where = np.flatnonzero(stops & silent[steps["journey"]])
-        if where.size:
-            stopped = self._stopped(where, now)
-            found = stopped > 0
-            rows.append(steps["second"][where[found]])
-            kinds.append(np.full(np.count_nonzero(found), k.FAILURE))
-            hurt.append(stopped[found])
-        return Evidence(np.concatenate(rows), np.concatenate(kinds), np.concatenate(hurt))
+        stopped = self._stopped(where, now)
+        slow, failed, ended = (np.flatnonzero(hurt) for hurt in (latency, errors, stopped))
+        return Evidence(
+            rows=np.concatenate([slow, failed, steps["second"][where[ended]]]),
+            kind=np.repeat([k.LATENCY, k.FAILURE, k.FAILURE], [slow.size, failed.size, ended.size]),
+            hurt=np.concatenate([latency[slow], errors[failed], stopped[ended]]),
+            support=np.concatenate(
+                [now[slow, k.ATTEMPTS], now[failed, k.ERRORS], now[where[ended], k.ATTEMPTS]]
+            ),
+        )
 
     def _stopped(self, rows: npt.NDArray[np.int64], now: Floats) -> Floats:
         """Attempts that ended after a step more often than history says."""
+        if not rows.size:
+            return np.empty(0)
         state, used = self.state, self._used
         begun_now = np.zeros((used, k.COLUMNS))
         np.add.at(begun_now, state.steps["base"][:used], now)
@@ -254,36 +265,51 @@ class Blame:
             found = self.evidence(minutes)
             np.maximum.at(state.score, (found.rows, found.kind), found.hurt)
             journeys = state.steps["journey"][found.rows]
-            bad = state.journeys[:, self._slots(minutes), k.BAD].sum(axis=1)
+            last = state.journeys[:, self._slots(minutes)].sum(axis=1)
+            bad = last[:, k.BAD]
+            tries = np.maximum(state.past[:, k.TRIES], 1)
+            unusual = bad - last[:, k.TRIES] * state.past[:, k.BAD] / tries
             for j in range(len(self._plan.journeys)):
                 mine = Evidence(*(column[journeys == j] for column in found))
-                named = self._verdict(j, mine, float(bad[j]), minutes)
+                named: list[Finding] = []
+                if bad[j] >= SUPPORT_MIN:
+                    named = self._verdict(j, mine, float(unusual[j]), minutes)
                 self._verdicts[window][j] = named
                 self._hurt[j, self.minute % k.MINUTES] |= bool(named)
 
-    def _verdict(self, journey: int, found: Evidence, bad: float, minutes: int) -> list[Finding]:
-        """The causes that explain enough, the first one most."""
-        if bad < SUPPORT_MIN:
-            return []
+    def _verdict(
+        self, journey: int, found: Evidence, unusual: float, minutes: int
+    ) -> list[Finding]:
+        """The causes that explain enough of the bad outcomes beyond the usual, top first."""
         steps = self.state.steps
-        totals: dict[tuple[int, int], float] = {}
-        worst: dict[tuple[int, int], tuple[float, int, int]] = {}
-        for row, kind, hurt in zip(*(column.tolist() for column in found), strict=True):
+        hurt = found.hurt.copy()
+        slow = found.kind == k.LATENCY
+        if slow.any():
+            # All slowness together weighs no more than as many failures as attempts show it.
+            hurt[slow] *= min(1.0, found.support[slow].max() / hurt[slow].sum())
+        totals: dict[tuple[int, int], _Total] = {}
+        columns = (found.rows, found.kind, hurt, found.support)
+        for row, kind, weight, support in zip(*(c.tolist() for c in columns), strict=True):
             known = steps[row]
             who = int(known["first"]), int(known["version"])
-            totals[who] = totals.get(who, 0.0) + hurt
-            worst[who] = max(worst.get(who, (0.0, 0, 0)), (hurt, int(known["second"]), kind))
+            before = totals.get(who, _Total(0.0, 0.0, (0.0, 0, 0)))
+            totals[who] = _Total(
+                before.hurt + weight,
+                max(before.support, support),
+                max(before.worst, (weight, int(known["second"]), kind)),
+            )
         causes = [
-            ((service, worst[who][1], who[1], worst[who][2]), hurt)
-            for who, hurt in totals.items()
-            for service in (who[0],)
-        ] + self._missing(journey, minutes)
-        explained = max(sum(hurt for _, hurt in causes), bad)
+            ((service, total.worst[1], version, total.worst[2]), total.hurt)
+            for (service, version), total in totals.items()
+            if total.support >= SUPPORT_MIN
+        ]
+        causes += [pair for pair in self._missing(journey, minutes) if pair[1] >= SUPPORT_MIN]
+        explained = max(sum(hurt for _, hurt in causes), unusual)
         causes.sort(key=lambda pair: (-pair[1], pair[0]))
         return [
             Finding(*who, share=hurt / explained)
             for who, hurt in causes[:_TOP]
-            if hurt >= SUPPORT_MIN and hurt >= SHARE_MIN * explained
+            if hurt >= SHARE_MIN * explained
         ]
 
     def _missing(self, journey: int, minutes: int) -> list[tuple[tuple[int, int, int, int], float]]:
@@ -457,9 +483,7 @@ def _latency(now: Floats, past: Floats, past_journey: Floats) -> Floats:
     more_ms = now[:, k.MS] / n - past[:, k.MS] / m
     usual_ms = past_journey[:, k.DURATION] / np.maximum(past_journey[:, k.TRIES], 1)
     known &= (t > _T_MIN) & (more_ms > 0)
-    worth: Floats = np.where(
-        known, count * np.minimum(more_ms / np.maximum(usual_ms, 1e-6), 1.0), 0.0
-    )
+    worth: Floats = np.where(known, count * more_ms / np.maximum(usual_ms, 1e-6), 0.0)
     return worth
 
 

@@ -33,7 +33,7 @@ from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import SECOND
 
 SCRAPE_SECONDS = 15
-SETTLE_SECONDS = 12
+SETTLE_SECONDS = 45
 """From an attempt's end until it is settled: what a window of faults shows comes so much later."""
 WINDOW = "5m"
 Z = 1.96
@@ -44,8 +44,8 @@ SYSTEMS = {
     "ob": {
         "name": "frontend",
         "attempt": {"span": {"service": "frontend", "name": "hipstershop.Frontend/Recv."}},
-        "slow_above": "900ms",
-        "slos": [{"name": "fast", "objective": 90, "good": {"duration_below": "900ms"}}],
+        "slow_above": "500ms",
+        "slos": [{"name": "fast", "objective": 90, "good": {"duration_below": "500ms"}}],
     },
     # The gateway's span never fails, whatever fails behind it: a fifth of all requests, on good
     # days as well.
