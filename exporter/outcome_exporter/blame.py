@@ -53,8 +53,9 @@ JUDGED = (MINUTE, 5 * MINUTE)
 """Windows whose verdict compares with history."""
 WINDOWS = (*JUDGED, 30 * MINUTE, HOUR, 6 * HOUR)
 """Windows of `outcome_cause_share`, in nanoseconds."""
-_SLOTS = (2, k.MINUTES)
-"""Minutes that each of `JUDGED` compares, the one that runs included."""
+_SLOTS = ((3,), (3, 6, 9))
+"""Slots that each of `JUDGED` compares with all before them; where there are several the one that
+differs most is taken, so that a fault is not diluted by what was before it."""
 
 _TOP = 5
 """Causes that a verdict names at most."""
@@ -62,9 +63,9 @@ _T_MIN = 3.5
 _Z_MIN = 3.5
 _STOP_Z_MIN = 6.0
 _VISITS_MIN = 3
-_LEARNED = 50
-"""Attempts at a journey before which every good minute becomes history at once."""
-_KEEP = 0.5 ** (1 / 1440)
+_HURT_MIN = 1.0
+"""Attempts' worth of pain below which nothing is named."""
+_KEEP = 0.5 ** (k.SLOT_SECONDS / 86_400)
 
 Floats = npt.NDArray[np.float64]
 
@@ -89,6 +90,8 @@ class Evidence(NamedTuple):
     hurt: Floats
     support: Floats
     """Attempts that show it."""
+    strength: Floats
+    """Its test statistic, as a multiple of what it must be."""
 
 
 class _Total(NamedTuple):
@@ -111,11 +114,11 @@ class Blame:
         steps, causes = limits.steps + 2 * count, limits.causes + 4 * count
         self.state = k.State(
             steps=np.zeros(steps, k.STEP),
-            recent=np.zeros((steps, k.MINUTES, k.COLUMNS)),
+            recent=np.zeros((steps, k.SLOTS, k.COLUMNS)),
             base=np.zeros((steps, k.COLUMNS)),
             score=np.zeros((steps, 2)),
             slots=np.full(1 << (2 * steps).bit_length(), NIL, np.int32),
-            journeys=np.zeros((count, k.MINUTES, k.JOURNEY_COLUMNS)),
+            journeys=np.zeros((count, k.SLOTS, k.JOURNEY_COLUMNS)),
             past=np.zeros((count, k.JOURNEY_COLUMNS)),
             bits=np.full((count, k.BITS), NIL, np.int32),
             causes=np.zeros(causes, k.CAUSE),
@@ -126,13 +129,14 @@ class Blame:
             below=np.array([j.attempt.errors_below for j in plan.journeys], np.bool_),
         )
         self._budget = np.array(
-            [min((slo.budget_ratio for slo in j.slos), default=1.0) for j in plan.journeys]
+            [max((slo.budget_ratio for slo in j.slos), default=1.0) for j in plan.journeys]
         )
-        self._hurt = np.zeros((count, k.MINUTES), np.bool_)
+        self._hurt = np.zeros((count, k.SLOTS), np.bool_)
         self._verdicts = self._no_verdicts()
         self._judged = 0
         self._fresh = False
         self.minute = 0
+        self.slot = 0
         self._plant()
 
     def _no_verdicts(self) -> list[list[list[Finding]]]:
@@ -157,7 +161,7 @@ class Blame:
     ) -> None:
         """Learns from settled traces; writes to their attempts who could be to blame."""
         if attempts.size:
-            k.observe(self.state, spans, starts, attempts, places, self.minute)
+            k.observe(self.state, spans, starts, attempts, places, self.slot)
             self._fresh = True
 
     def give(self, bad: Table, second: int) -> None:
@@ -168,12 +172,12 @@ class Blame:
 
     def advance(self, second: int) -> None:
         """Moves the clock on: minutes become history, verdicts are given."""
-        minute = second // 60
-        if self.minute == 0 or minute - self.minute > k.RING:
-            self.state.ring[:] = 0
-            self.minute = max(self.minute, minute - k.MINUTES) if self.minute else minute
-        while self.minute < minute:
-            self._close_minute()
+        minute, slot = second // 60, second // k.SLOT_SECONDS
+        for passed in range(max(self.minute + 1, minute - k.RING), minute + 1):
+            self.state.ring[: self.causes.size, passed % k.RING] = 0
+        for passed in range(max(self.slot + 1, slot - k.SLOTS + 1), slot + 1):
+            self._open_slot(passed)
+        self.minute, self.slot = minute, slot
         if self._fresh and second >= self._judged + EVERY_SECONDS:
             self._judge(second)
 
@@ -183,51 +187,47 @@ class Blame:
     def _used(self) -> int:
         return int(self.state.counts[k.STEPS])
 
-    def _close_minute(self) -> None:
-        """The minute ends; the oldest one of the last minutes becomes history."""
-        ended = self.minute % k.MINUTES
-        tries, bad = (self.state.journeys[:, ended, c] for c in (k.TRIES, k.BAD))
-        self._hurt[:, ended] |= (bad >= SUPPORT_MIN) & (bad > self._budget * tries)
-        learning = ~self._hurt[:, ended] & (self.state.past[:, k.TRIES] < _LEARNED)
-        self._remember(ended, learning)
-        self.minute += 1
-        oldest = self.minute % k.MINUTES
-        self._remember(oldest, ~self._hurt[:, oldest])
-        self.state.journeys[:, oldest] = 0
-        self.state.recent[: self._used, oldest] = 0
-        self._hurt[:, oldest] = False
+    def _open_slot(self, slot: int) -> None:
+        """A new slot begins; the one that it displaces becomes history."""
+        place = slot % k.SLOTS
+        tries, bad = (self.state.journeys[:, place, c] for c in (k.TRIES, k.BAD))
+        self._hurt[:, place] |= (bad >= SUPPORT_MIN) & (bad > self._budget * tries)
+        self._remember(place, ~self._hurt[:, place])
+        self.state.journeys[:, place] = 0
+        self.state.recent[: self._used, place] = 0
+        self._hurt[:, place] = False
         self._fresh = True
-        self.state.ring[:, self.minute % k.RING] = 0
 
     def _remember(self, slot: int, which: npt.NDArray[np.bool_]) -> None:
-        """Moves a minute of some journeys to their history."""
+        """Adds a slot of some journeys to their history."""
         which = which & (self.state.journeys[:, slot, k.TRIES] > 0)
         if not which.any():
             return
         state, used = self.state, self._used
         state.past[which] = state.past[which] * _KEEP + state.journeys[which, slot]
-        state.journeys[which, slot] = 0
         rows = np.flatnonzero(which[state.steps["journey"][:used]])
         state.base[rows] *= _KEEP
         np.add.at(state.base, state.steps["base"][rows], state.recent[rows, slot])
-        state.recent[rows, slot] = 0
 
     # Verdicts
 
-    def evidence(self, minutes: int) -> Evidence:
-        """What the last minutes, the one that runs included, say against history."""
+    def evidence(self, length: int) -> Evidence:
+        """What the last slots, the one that runs included, say against all before them."""
         state, used = self.state, self._used
-        slots = self._slots(minutes)
-        steps, now = state.steps[:used], state.recent[:used, slots].sum(axis=1)
-        past = state.base[steps["base"]]
+        steps = state.steps[:used]
+        last = self._last(length)
+        now = state.recent[:used, last].sum(axis=1)
+        past_journey, base = self._past(last)
+        past = base[steps["base"]]
         stops = steps["version"] == k.STOP
-        latency = np.where(stops, 0.0, _latency(now, past, state.past[steps["journey"]]))
-        errors = _excess(
+        latency, t = _latency(now, past, past_journey[steps["journey"]])
+        errors, z = _excess(
             now[:, k.ERRORS], now[:, k.SPANS], past[:, k.ERRORS], past[:, k.SPANS], _Z_MIN
         )
-        silent = state.journeys[:, slots, k.FAILED].sum(axis=1) == 0
+        latency[stops] = 0
+        silent = state.journeys[:, last, k.FAILED].sum(axis=1) == 0
         where = np.flatnonzero(stops & silent[steps["journey"]])
-        stopped = self._stopped(where, now)
+        stopped, stop_z = self._stopped(where, now, base)
         slow, failed, ended = (np.flatnonzero(hurt) for hurt in (latency, errors, stopped))
         return Evidence(
             rows=np.concatenate([slow, failed, steps["second"][where[ended]]]),
@@ -236,12 +236,32 @@ class Blame:
             support=np.concatenate(
                 [now[slow, k.ATTEMPTS], now[failed, k.ERRORS], now[where[ended], k.ATTEMPTS]]
             ),
+            strength=np.concatenate(
+                [t[slow] / _T_MIN, z[failed] / _Z_MIN, stop_z[ended] / _STOP_Z_MIN]
+            ),
         )
 
-    def _stopped(self, rows: npt.NDArray[np.int64], now: Floats) -> Floats:
+    def _last(self, length: int) -> npt.NDArray[np.bool_]:
+        """Which places of the slots are the last ones."""
+        last = np.zeros(k.SLOTS, np.bool_)
+        last[(self.slot - np.arange(length)) % k.SLOTS] = True
+        return last
+
+    def _past(self, last: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """History of journeys and of steps until the last slots, but for what hurt."""
+        state, used = self.state, self._used
+        counts = ~last & ~self._hurt
+        journeys = state.past + (state.journeys * counts[:, :, None]).sum(axis=1)
+        base = state.base[:used].copy()
+        of = counts[state.steps["journey"][:used]]
+        recent = np.einsum("rsc,rs->rc", state.recent[:used], of.astype(np.float64))
+        np.add.at(base, state.steps["base"][:used], recent)
+        return journeys, base
+
+    def _stopped(
+        self, rows: npt.NDArray[np.int64], now: Floats, base: Floats
+    ) -> tuple[Floats, Floats]:
         """Attempts that ended after a step more often than history says."""
-        if not rows.size:
-            return np.empty(0)
         state, used = self.state, self._used
         begun_now = np.zeros((used, k.COLUMNS))
         np.add.at(begun_now, state.steps["base"][:used], now)
@@ -249,38 +269,46 @@ class Blame:
         return _excess(
             now[rows, k.ATTEMPTS],
             begun_now[parents, k.SPANS],
-            state.base[rows, k.ATTEMPTS],
-            state.base[parents, k.SPANS],
+            base[rows, k.ATTEMPTS],
+            base[parents, k.SPANS],
             _STOP_Z_MIN,
         )
-
-    def _slots(self, minutes: int) -> npt.NDArray[np.int64]:
-        return (self.minute - np.arange(minutes)) % k.MINUTES
 
     def _judge(self, second: int) -> None:
         self._judged, self._fresh = second, False
         state = self.state
-        state.score[: self._used] = 0
-        for window, minutes in enumerate(_SLOTS):
-            found = self.evidence(minutes)
-            np.maximum.at(state.score, (found.rows, found.kind), found.hurt)
-            journeys = state.steps["journey"][found.rows]
-            last = state.journeys[:, self._slots(minutes)].sum(axis=1)
-            bad = last[:, k.BAD]
-            tries = np.maximum(state.past[:, k.TRIES], 1)
-            unusual = bad - last[:, k.TRIES] * state.past[:, k.BAD] / tries
+        score = np.zeros_like(state.score[: self._used])
+        found = {length: self.evidence(length) for length in _SLOTS[-1]}
+        for evidence in found.values():
+            np.maximum.at(score, (evidence.rows, evidence.kind), evidence.hurt)
+        state.score[: self._used] = score
+        hurt = self._hurt.copy()
+        for window, lengths in enumerate(_SLOTS):
             for j in range(len(self._plan.journeys)):
-                mine = Evidence(*(column[journeys == j] for column in found))
-                named: list[Finding] = []
-                if bad[j] >= SUPPORT_MIN:
-                    named = self._verdict(j, mine, float(unusual[j]), minutes)
+                best, named = 0.0, list[Finding]()
+                for length in lengths:
+                    evidence = found[length]
+                    mine = Evidence(
+                        *(c[state.steps["journey"][evidence.rows] == j] for c in evidence)
+                    )
+                    findings = self._verdict(j, mine, length)
+                    strength = float(mine.strength.max(initial=0.0))
+                    if findings and (not named or strength > best):
+                        best, named = strength, findings
+                        hurt[j] |= self._last(length)
                 self._verdicts[window][j] = named
-                self._hurt[j, self.minute % k.MINUTES] |= bool(named)
+        self._hurt = hurt
 
-    def _verdict(
-        self, journey: int, found: Evidence, unusual: float, minutes: int
-    ) -> list[Finding]:
+    def _verdict(self, journey: int, found: Evidence, length: int) -> list[Finding]:
         """The causes that explain enough of the bad outcomes beyond the usual, top first."""
+        last = self._last(length)
+        now = self.state.journeys[journey, last].sum(axis=0)
+        if now[k.BAD] < SUPPORT_MIN:
+            return []
+        past = self.state.past[journey] + self.state.journeys[
+            journey, ~last & ~self._hurt[journey]
+        ].sum(axis=0)
+        unusual = now[k.BAD] - now[k.TRIES] * past[k.BAD] / max(past[k.TRIES], 1)
         steps = self.state.steps
         hurt = found.hurt.copy()
         slow = found.kind == k.LATENCY
@@ -303,13 +331,17 @@ class Blame:
             for (service, version), total in totals.items()
             if total.support >= SUPPORT_MIN
         ]
-        causes += [pair for pair in self._missing(journey, minutes) if pair[1] >= SUPPORT_MIN]
-        explained = max(sum(hurt for _, hurt in causes), unusual)
+        causes += [
+            pair
+            for pair in self._missing(journey, -(-length * k.SLOT_SECONDS // 60) + 1)
+            if pair[1] >= SUPPORT_MIN
+        ]
+        explained = max(sum(hurt for _, hurt in causes), float(unusual))
         causes.sort(key=lambda pair: (-pair[1], pair[0]))
         return [
             Finding(*who, share=hurt / explained)
             for who, hurt in causes[:_TOP]
-            if hurt >= SHARE_MIN * explained
+            if hurt >= max(SHARE_MIN * explained, _HURT_MIN)
         ]
 
     def _missing(self, journey: int, minutes: int) -> list[tuple[tuple[int, int, int, int], float]]:
@@ -389,7 +421,7 @@ class Blame:
             "ring": state.ring[: self.causes.size],
             "counts": state.counts,
             "hurt": self._hurt,
-            "clock": np.array([self.minute, self._judged, self._fresh], np.int64),
+            "clock": np.array([self.minute, self.slot, self._judged, self._fresh], np.int64),
         }
         verdicts = [
             (window, j, *finding)
@@ -408,8 +440,8 @@ class Blame:
         state, journeys = self.state, moved.journeys
         stays = journeys >= 0
         same = stays.all() and np.array_equal(journeys, np.arange(len(self._plan.journeys)))
-        self.minute, self._judged = (int(n) for n in arrays["clock"][:2])
-        self._fresh = bool(arrays["clock"][2])
+        self.minute, self.slot, self._judged = (int(n) for n in arrays["clock"][:3])
+        self._fresh = bool(arrays["clock"][3])
         state.counts[:] = arrays["counts"]
         for name in _BY_JOURNEY:
             getattr(state, name)[journeys[stays]] = arrays[name][stays]
@@ -471,8 +503,8 @@ def _who(row: Any) -> tuple[int, int, int, int]:  # noqa: ANN401 - a row of a ta
     return int(row["service"]), int(row["operation"]), int(row["version"]), int(row["kind"])
 
 
-def _latency(now: Floats, past: Floats, past_journey: Floats) -> Floats:
-    """Attempts' worth of waiting that each step adds to what history says."""
+def _latency(now: Floats, past: Floats, past_journey: Floats) -> tuple[Floats, Floats]:
+    """Attempts' worth of waiting that each step adds to what history says, and t."""
     count, before = now[:, k.ATTEMPTS], past[:, k.ATTEMPTS]
     known = (count >= _VISITS_MIN) & (before >= k.HISTORY_MIN)
     n, m = np.maximum(count, 1), np.maximum(before, 1)
@@ -484,16 +516,18 @@ def _latency(now: Floats, past: Floats, past_journey: Floats) -> Floats:
     usual_ms = past_journey[:, k.DURATION] / np.maximum(past_journey[:, k.TRIES], 1)
     known &= (t > _T_MIN) & (more_ms > 0)
     worth: Floats = np.where(known, count * more_ms / np.maximum(usual_ms, 1e-6), 0.0)
-    return worth
+    return worth, t
 
 
-def _excess(hits: Floats, of: Floats, hits_before: Floats, of_before: Floats, z: float) -> Floats:
-    """Hits beyond the share of history, where the two proportions differ by z deviations."""
+def _excess(
+    hits: Floats, of: Floats, hits_before: Floats, of_before: Floats, z_min: float
+) -> tuple[Floats, Floats]:
+    """Hits beyond the share of history, where two proportions differ by z_min; and z."""
     share_before = (hits_before + 0.5) / (of_before + 1)
     share = (hits + 0.5) / (of + 1)
     pooled = (hits + hits_before + 0.5) / (of + of_before + 1)
     spread = pooled * (1 - pooled) * (1 / (of + 1) + 1 / (of_before + 1))
-    differ = (share - share_before) > z * np.sqrt(np.maximum(spread, 1e-12))
-    differ &= of_before >= k.HISTORY_MIN
+    z = (share - share_before) / np.sqrt(np.maximum(spread, 1e-12))
+    differ = (z > z_min) & (of_before >= k.HISTORY_MIN)
     excess: Floats = np.where(differ, np.maximum(hits - of * share_before, 0.0), 0.0)
-    return excess
+    return excess, z

@@ -35,6 +35,8 @@ from outcome_exporter.units import SECOND
 SCRAPE_SECONDS = 15
 SETTLE_SECONDS = 45
 """From an attempt's end until it is settled: what a window of faults shows comes so much later."""
+QUIET_SECONDS = 600
+"""Without a span, after which nobody looks until the next one."""
 WINDOW = "5m"
 Z = 1.96
 
@@ -81,18 +83,17 @@ def messages(path: Path) -> Iterator[bytes]:
 def scrapes(config: Config, path: Path) -> Iterator[Scrape]:
     """Runs a stream and looks at the verdict now and then."""
     pipeline = Pipeline(config)
-    following = None
+    following = last = 0
     for offset, payload in enumerate(messages(path)):
         batch = pipeline.decode(Kind.TRACES, payload)
         arrival = int(batch.spans["end"].max())
-        while following is not None and following * SECOND < arrival:
+        while following * SECOND < arrival and following <= last + QUIET_SECONDS:
             pipeline.advance(following * SECOND)
             yield look(pipeline, following)
             following += SCRAPE_SECONDS
-            if following * SECOND + 600 * SECOND < arrival:
-                following = arrival // SECOND
         pipeline.ingest(Record(offset, arrival, Kind.TRACES, Encoding.NONE, payload, batch))
-        following = following or arrival // SECOND
+        last = arrival // SECOND
+        following = max(following, last)
     for _ in range(10):
         pipeline.advance(following * SECOND)
         yield look(pipeline, following)

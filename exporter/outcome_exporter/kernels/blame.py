@@ -44,8 +44,9 @@ COLUMNS = 6
 TRIES, DURATION, FAILED, BAD = range(4)
 JOURNEY_COLUMNS = 4
 
-MINUTES = 4
-"""Minutes that are compared with history: the one that runs, and three before it."""
+SLOT_SECONDS = 20
+SLOTS = 12
+"""Slots of event time whose attempts are kept apart: what is compared with what was before."""
 RING = 360
 """Minutes for which causes are counted: the longest window of a verdict."""
 BITS = 64
@@ -89,6 +90,7 @@ QUIET_AFTER = 300_000_000_000
 _CLIENT, _PRODUCER = 3, 4
 _STATUS_ERROR = 2
 _MINUTE = 60_000_000_000
+_SLOT = SLOT_SECONDS * 1_000_000_000
 _MILLIONTHS = 1_000_000
 
 
@@ -97,14 +99,14 @@ class State(NamedTuple):
 
     steps: Table
     recent: npt.NDArray[np.float64]
-    """Shape (steps, MINUTES, COLUMNS)."""
+    """Shape (steps, SLOTS, COLUMNS): the last slots."""
     base: npt.NDArray[np.float64]
     """Shape (steps, COLUMNS): history, in the rows that are a base."""
     score: npt.NDArray[np.float64]
     """Shape (steps, 2): attempts that the last verdict holds a step responsible for, by kind."""
     slots: npt.NDArray[np.int32]
     journeys: npt.NDArray[np.float64]
-    """Shape (journeys, MINUTES, JOURNEY_COLUMNS)."""
+    """Shape (journeys, SLOTS, JOURNEY_COLUMNS)."""
     past: npt.NDArray[np.float64]
     """Shape (journeys, JOURNEY_COLUMNS)."""
     bits: npt.NDArray[np.int32]
@@ -217,6 +219,12 @@ def _bit(state: State, journey: int, row: int) -> np.uint64:
 # What a trace says
 
 
+@kernel
+def _slot_of(time: int, now: int) -> int:
+    """Where the slot of a time is kept; the oldest one that is for what came late."""
+    return min(max(time // _SLOT, now - SLOTS + 1), now) % SLOTS
+
+
 class Work(NamedTuple):
     """Room for one attempt."""
 
@@ -281,7 +289,7 @@ def observe(
     starts: npt.NDArray[np.int64],
     attempts: Table,
     places: npt.NDArray[np.int64],
-    minute: int,
+    now: int,
 ) -> None:
     """Learns from settled traces, and writes to each attempt who could be to blame for it.
 
@@ -292,9 +300,8 @@ def observe(
         attempts: ATTEMPT; `origin`, `slowest`, `present` are written, and `error` where an error
             below counts.
         places: Row in `spans` of each attempt's span, ascending by trace.
-        minute: The minute it is.
+        now: The slot it is.
     """
-    slot = minute % MINUTES
     most = 0
     for t in range(starts.size - 1):
         most = max(most, starts[t + 1] - starts[t])
@@ -332,7 +339,7 @@ def observe(
             work,
             attempts[i],
             np.int64(failed),
-            slot,
+            _slot_of(attempts[i].end, now),
         )
 
 
@@ -420,16 +427,17 @@ def _stops(
     journey: int,
     slot: int,
 ) -> None:
-    """Notes which step each span began last."""
+    """Notes which step each span began last; itself where it began none."""
     for k in range(count):
         if work.mine[k] >= 0 and k != root:
             parent = spans[first + k].parent
             if parent >= 0:
                 work.last[parent] = k
     for k in range(count):
-        if work.mine[k] >= 0 and work.last[k] >= 0:
+        if work.mine[k] >= 0:
             parent = np.int64(state.steps[work.mine[k]].base)
-            after = np.int64(state.steps[work.charged[work.last[k]]].base)
+            after = work.mine[k] if work.last[k] < 0 else work.charged[work.last[k]]
+            after = np.int64(state.steps[after].base)
             row = step(state, journey, parent, after, STOP)
             state.recent[row, slot, ATTEMPTS] += 1
 
@@ -549,11 +557,11 @@ def _share_of_attempts(state: State, journey: int, base: int) -> float:
     """Share of the attempts at a journey that went through a step, in whatever version."""
     tries = state.past[journey, TRIES]
     through = state.base[base, ATTEMPTS]
-    for slot in range(MINUTES):
+    for slot in range(SLOTS):
         tries += state.journeys[journey, slot, TRIES]
     for row in range(base, state.counts[STEPS]):
         if state.steps[row].base == base:
-            for slot in range(MINUTES):
+            for slot in range(SLOTS):
                 through += state.recent[row, slot, ATTEMPTS]
     return through / tries if tries else 0.0
 
@@ -621,4 +629,5 @@ def give(state: State, bad: Table, second: int) -> None:
         minute = min(attempt.end // _MINUTE, now)
         if minute > now - RING:
             state.ring[row, minute % RING] += attempt.weight
-        state.journeys[np.int64(attempt.journey), now % MINUTES, BAD] += 1
+        slot = _slot_of(attempt.end, second // SLOT_SECONDS)
+        state.journeys[np.int64(attempt.journey), slot, BAD] += 1
