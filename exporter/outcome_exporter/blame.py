@@ -59,9 +59,11 @@ differs most is taken, so that a fault is not diluted by what was before it."""
 
 _TOP = 5
 """Causes that a verdict names at most."""
-_T_MIN = 3.5
+_T_MIN = 4.0
+_DRIFT = 0.1
+"""Deviation of log(1 + ms) from one quarter of an hour to the next, without any fault."""
 _Z_MIN = 3.5
-_STOP_Z_MIN = 6.0
+_STOP_Z_MIN = 8.0
 _VISITS_MIN = 3
 _HURT_MIN = 1.0
 """Attempts' worth of pain below which nothing is named."""
@@ -285,7 +287,7 @@ class Blame:
         hurt = self._hurt.copy()
         for window, lengths in enumerate(_SLOTS):
             for j in range(len(self._plan.journeys)):
-                best, named = 0.0, list[Finding]()
+                best, named, shortest = 0.0, list[Finding](), 0
                 for length in lengths:
                     evidence = found[length]
                     mine = Evidence(
@@ -295,8 +297,9 @@ class Blame:
                     strength = float(mine.strength.max(initial=0.0))
                     if findings and (not named or strength > best):
                         best, named = strength, findings
-                        hurt[j] |= self._last(length)
+                        shortest = shortest or length
                 self._verdicts[window][j] = named
+                hurt[j] |= self._last(shortest)
         self._hurt = hurt
 
     def _verdict(self, journey: int, found: Evidence, length: int) -> list[Finding]:
@@ -511,7 +514,7 @@ def _latency(now: Floats, past: Floats, past_journey: Floats) -> tuple[Floats, F
     means, means_before = now[:, k.LOG] / n, past[:, k.LOG] / m
     spread = np.maximum(now[:, k.SQUARES] / n - means**2, 0) + k.VARIANCE_FLOOR
     spread_before = np.maximum(past[:, k.SQUARES] / m - means_before**2, 0) + k.VARIANCE_FLOOR
-    t = (means - means_before) / np.sqrt(spread / n + spread_before / m)
+    t = (means - means_before) / np.sqrt(spread / n + spread_before / m + _DRIFT**2)
     more_ms = now[:, k.MS] / n - past[:, k.MS] / m
     usual_ms = past_journey[:, k.DURATION] / np.maximum(past_journey[:, k.TRIES], 1)
     known &= (t > _T_MIN) & (more_ms > 0)

@@ -47,7 +47,7 @@ SYSTEMS = {
         "name": "frontend",
         "attempt": {"span": {"service": "frontend", "name": "hipstershop.Frontend/Recv."}},
         "slow_above": "500ms",
-        "slos": [{"name": "fast", "objective": 90, "good": {"duration_below": "500ms"}}],
+        "slos": [{"name": "fast", "objective": 80, "good": {"duration_below": "500ms"}}],
     },
     # The gateway's span never fails, whatever fails behind it: a fifth of all requests, on good
     # days as well.
