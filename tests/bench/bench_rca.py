@@ -6,9 +6,10 @@ FOLDER holds recorded streams of two systems, a folder each: `traces.otlp.zst`, 
 with what was injected when. Each stream goes through the whole pipeline in its order, with nothing
 but its own past as history; what is read is `outcome_cause_share`, as a scrape would show it.
 
-A fault counts as found where the service that was named most in its window, over scrapes 15 s
-apart, weighted by share, is the one it was injected into. What a verdict leaves out as too little
-counts as not named. Top-3 counts the three most named.
+A fault counts as found where the service that was named most in its window is the one it was
+injected into: over scrapes 15 s apart, by share, a later scrape weighing more than one that had
+seen less of the fault (its number in the window). What a verdict leaves out as too little counts
+as not named. Top-3 counts the three most named.
 """
 
 import json
@@ -34,15 +35,16 @@ from outcome_exporter.units import SECOND
 
 SCRAPE_SECONDS = 15
 SETTLE_SECONDS = 45
-"""From an attempt's end until it is settled: what a window of faults shows comes so much later."""
+"""From an attempt's end until a scrape shows it: the recorded messages hold up to half a minute of
+spans and arrive with their last one, then a trace is quiet for 10 s."""
 QUIET_SECONDS = 600
 """Without a span, after which nobody looks until the next one."""
 WINDOW = "5m"
 Z = 1.96
 
 SYSTEMS = {
-    # No span says that it failed, so the promise is about time. The threshold is what fault-free
-    # minutes of the first day show: 95 % of requests are faster.
+    # No span says that it failed, so the promise is about time, and such that fault-free minutes
+    # keep it: there 90 % of requests take less than 431 ms on one day, 591 ms on the other.
     "ob": {
         "name": "frontend",
         "attempt": {"span": {"service": "frontend", "name": "hipstershop.Frontend/Recv."}},
@@ -111,8 +113,9 @@ def look(pipeline: Pipeline, second: int) -> Scrape:
 
 def ranked(seen: list[Scrape]) -> list[str]:
     total: Counter[str] = Counter()
-    for scrape in seen:
-        total.update(scrape.shares)
+    for weight, scrape in enumerate(seen, start=1):
+        for service, share in scrape.shares.items():
+            total[service] += weight * share
     return [service for service, _ in total.most_common()]
 
 

@@ -78,7 +78,7 @@ CALLEE_SHARE = 0.6
 stays with the caller, so that one who calls many and is slow with all of them outweighs each."""
 VARIANCE_FLOOR = 0.02
 """Of log(1 + ms): below it a difference is real, but nobody would feel it."""
-HISTORY_MIN = 10
+HISTORY_MIN = 5
 """Attempts that make a history."""
 UNUSUAL = 2.5
 """Standard deviations from history at which one attempt's step is unusual by itself."""
