@@ -57,6 +57,7 @@ _SLOTS = ((3,), (3, 6, 9))
 """Slots that each of `JUDGED` compares with all before them; where there are several the one that
 differs most is taken, so that a fault is not diluted by what was before it."""
 
+_STEPS_MAX = (k.SLOTS + 1) * k.SLOT_SECONDS // EVERY_SECONDS
 _TOP = 5
 """Causes that a verdict names at most."""
 _T_MIN = 4.0
@@ -135,7 +136,7 @@ class Blame:
         )
         self._hurt = np.zeros((count, k.SLOTS), np.bool_)
         self._verdicts = self._no_verdicts()
-        self._judged = 0
+        self._step = 0
         self._fresh = False
         self.minute = 0
         self.slot = 0
@@ -173,15 +174,31 @@ class Blame:
             self._fresh = True
 
     def advance(self, second: int) -> None:
-        """Moves the clock on: minutes become history, verdicts are given."""
-        minute, slot = second // 60, second // k.SLOT_SECONDS
+        """Moves the clock on: slots become history, verdicts are given.
+
+        Both happen at fixed seconds, however the clock is moved there.
+        """
+        step, target = self._step, second // EVERY_SECONDS
+        if step == 0:
+            step = target - 1
+        # Once all slots have passed there is nothing left to compare.
+        for passed in range(step + 1, min(target, step + _STEPS_MAX) + 1):
+            self._move(passed * EVERY_SECONDS)
+        self._step = target
+        minute = second // 60
         for passed in range(max(self.minute + 1, minute - k.RING), minute + 1):
             self.state.ring[: self.causes.size, passed % k.RING] = 0
-        for passed in range(max(self.slot + 1, slot - k.SLOTS + 1), slot + 1):
-            self._open_slot(passed)
+        self.minute, self.slot = minute, second // k.SLOT_SECONDS
+
+    def _move(self, second: int) -> None:
+        slot, minute = second // k.SLOT_SECONDS, second // 60
+        if minute > self.minute:
+            self.state.ring[: self.causes.size, minute % k.RING] = 0
+        if slot > self.slot:
+            self._open_slot(slot)
         self.minute, self.slot = minute, slot
-        if self._fresh and second >= self._judged + EVERY_SECONDS:
-            self._judge(second)
+        if self._fresh:
+            self._judge()
 
     # History
 
@@ -276,8 +293,8 @@ class Blame:
             _STOP_Z_MIN,
         )
 
-    def _judge(self, second: int) -> None:
-        self._judged, self._fresh = second, False
+    def _judge(self) -> None:
+        self._fresh = False
         state = self.state
         score = np.zeros_like(state.score[: self._used])
         found = {length: self.evidence(length) for length in _SLOTS[-1]}
@@ -424,7 +441,7 @@ class Blame:
             "ring": state.ring[: self.causes.size],
             "counts": state.counts,
             "hurt": self._hurt,
-            "clock": np.array([self.minute, self.slot, self._judged, self._fresh], np.int64),
+            "clock": np.array([self.minute, self.slot, self._step, self._fresh], np.int64),
         }
         verdicts = [
             (window, j, *finding)
@@ -443,7 +460,7 @@ class Blame:
         state, journeys = self.state, moved.journeys
         stays = journeys >= 0
         same = stays.all() and np.array_equal(journeys, np.arange(len(self._plan.journeys)))
-        self.minute, self.slot, self._judged = (int(n) for n in arrays["clock"][:3])
+        self.minute, self.slot, self._step = (int(n) for n in arrays["clock"][:3])
         self._fresh = bool(arrays["clock"][3])
         state.counts[:] = arrays["counts"]
         for name in _BY_JOURNEY:
