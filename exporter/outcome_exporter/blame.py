@@ -12,7 +12,7 @@ never came: the first step that attempts usually go through and this one did not
 **The verdict** compares the last minutes with history, in attempts that were hurt:
 
     error     e - n * p0          where two proportions differ, z > 3.5
-    latency   n * min(1, dms / D) where Welch's t on log(1 + ms) > 3.5, among attempts that have
+    latency   n * min(1, dms / D) where Welch's t on log(1 + ms) > 4, among attempts that have
                                   the step; D is the journey's mean duration
     stop      k - n * p0          only in journeys without a failed span: the step after which a
                                   service now goes on no more
@@ -31,6 +31,7 @@ fault in the first minute is blamed by its errors only. An attempt whose trace n
 began with an event, is unattributed.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ SHARE_MIN = 0.3
 """Share of the bad outcomes that a cause must explain to be named."""
 SUPPORT_MIN = 5
 """Bad outcomes that a cause must explain to be named."""
-EVERY_SECONDS = 5
+EVERY_SECONDS = 10
 """Between two verdicts."""
 JUDGED = (MINUTE, 5 * MINUTE)
 """Windows whose verdict compares with history."""
@@ -57,15 +58,14 @@ _SLOTS = ((3,), (3, 6, 9))
 """Slots that each of `JUDGED` compares with all before them; where there are several the one that
 differs most is taken, so that a fault is not diluted by what was before it."""
 
+CHANGES_SECONDS = 86_400
+"""How long a new version is told."""
 _STEPS_MAX = (k.SLOTS + 1) * k.SLOT_SECONDS // EVERY_SECONDS
 _TOP = 5
 """Causes that a verdict names at most."""
-_T_MIN = 4.0
-_DRIFT = 0.1
-"""Deviation of log(1 + ms) from one quarter of an hour to the next, without any fault."""
-_Z_MIN = 3.5
-_STOP_Z_MIN = 8.0
-_VISITS_MIN = 3
+_LIMITS = k.Limits(t=4.0, z=3.5, stop_z=8.0, drift=0.1, visits=3.0)
+"""What the test statistics must be. The drift is what the recorded streams showed between quiet
+minutes."""
 _HURT_MIN = 1.0
 """Attempts' worth of pain below which nothing is named."""
 _KEEP = 0.5 ** (k.SLOT_SECONDS / 86_400)
@@ -85,16 +85,15 @@ class Finding(NamedTuple):
     """Of the journey's bad outcomes in the window, 0 to 1."""
 
 
-class Evidence(NamedTuple):
-    """Attempts hurt by each step more than history explains. Shape (rows,) each."""
+class Change(NamedTuple):
+    """A new version of a service."""
 
-    rows: npt.NDArray[np.int64]
-    kind: npt.NDArray[np.int64]
-    hurt: Floats
-    support: Floats
-    """Attempts that show it."""
-    strength: Floats
-    """Its test statistic, as a multiple of what it must be."""
+    service: int
+    """Text code, as the others."""
+    version: int
+    previous: int
+    second: int
+    """When its first span was settled."""
 
 
 class _Total(NamedTuple):
@@ -129,6 +128,7 @@ class Blame:
             ring=np.zeros((causes, k.RING), np.int64),
             counts=np.zeros(k.COUNTS, np.int64),
             events=np.zeros(count, np.uint32),
+            clock=np.zeros(1, np.int64),
             below=np.array([j.attempt.errors_below for j in plan.journeys], np.bool_),
         )
         self._budget = np.array(
@@ -178,6 +178,7 @@ class Blame:
 
         Both happen at fixed seconds, however the clock is moved there.
         """
+        self.state.clock[0] = second
         step, target = self._step, second // EVERY_SECONDS
         if step == 0:
             step = target - 1
@@ -215,7 +216,8 @@ class Blame:
         self.state.journeys[:, place] = 0
         self.state.recent[: self._used, place] = 0
         self._hurt[:, place] = False
-        self._fresh = True
+        # Without attempts a verdict fades once its slots have passed.
+        self._fresh |= any(any(journeys) for journeys in self._verdicts)
 
     def _remember(self, slot: int, which: npt.NDArray[np.bool_]) -> None:
         """Adds a slot of some journeys to their history."""
@@ -230,35 +232,12 @@ class Blame:
 
     # Verdicts
 
-    def evidence(self, length: int) -> Evidence:
+    def evidence(self, length: int) -> k.Evidence:
         """What the last slots, the one that runs included, say against all before them."""
-        state, used = self.state, self._used
-        steps = state.steps[:used]
-        last = self._last(length)
-        now = state.recent[:used, last].sum(axis=1)
-        past_journey, base = self._past(last)
-        past = base[steps["base"]]
-        stops = steps["version"] == k.STOP
-        latency, t = _latency(now, past, past_journey[steps["journey"]])
-        errors, z = _excess(
-            now[:, k.ERRORS], now[:, k.SPANS], past[:, k.ERRORS], past[:, k.SPANS], _Z_MIN
-        )
-        latency[stops] = 0
-        silent = state.journeys[:, last, k.FAILED].sum(axis=1) == 0
-        where = np.flatnonzero(stops & silent[steps["journey"]])
-        stopped, stop_z = self._stopped(where, now, base)
-        slow, failed, ended = (np.flatnonzero(hurt) for hurt in (latency, errors, stopped))
-        return Evidence(
-            rows=np.concatenate([slow, failed, steps["second"][where[ended]]]),
-            kind=np.repeat([k.LATENCY, k.FAILURE, k.FAILURE], [slow.size, failed.size, ended.size]),
-            hurt=np.concatenate([latency[slow], errors[failed], stopped[ended]]),
-            support=np.concatenate(
-                [now[slow, k.ATTEMPTS], now[failed, k.ERRORS], now[where[ended], k.ATTEMPTS]]
-            ),
-            strength=np.concatenate(
-                [t[slow] / _T_MIN, z[failed] / _Z_MIN, stop_z[ended] / _STOP_Z_MIN]
-            ),
-        )
+        room = 2 * self._used
+        out = k.Evidence(np.empty(room, np.int64), np.empty(room, np.int64), *np.empty((3, room)))
+        count = k.weigh(self.state, self._last(length), self._hurt, _LIMITS, out)
+        return _rows(out, slice(count))
 
     def _last(self, length: int) -> npt.NDArray[np.bool_]:
         """Which places of the slots are the last ones."""
@@ -266,60 +245,33 @@ class Blame:
         last[(self.slot - np.arange(length)) % k.SLOTS] = True
         return last
 
-    def _past(self, last: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
-        """History of journeys and of steps until the last slots, but for what hurt."""
-        state, used = self.state, self._used
-        counts = ~last & ~self._hurt
-        journeys = state.past + (state.journeys * counts[:, :, None]).sum(axis=1)
-        base = state.base[:used].copy()
-        of = counts[state.steps["journey"][:used]]
-        recent = np.einsum("rsc,rs->rc", state.recent[:used], of.astype(np.float64))
-        np.add.at(base, state.steps["base"][:used], recent)
-        return journeys, base
-
-    def _stopped(
-        self, rows: npt.NDArray[np.int64], now: Floats, base: Floats
-    ) -> tuple[Floats, Floats]:
-        """Attempts that ended after a step more often than history says."""
-        state, used = self.state, self._used
-        begun_now = np.zeros((used, k.COLUMNS))
-        np.add.at(begun_now, state.steps["base"][:used], now)
-        parents = state.steps["first"][rows]
-        return _excess(
-            now[rows, k.ATTEMPTS],
-            begun_now[parents, k.SPANS],
-            base[rows, k.ATTEMPTS],
-            base[parents, k.SPANS],
-            _STOP_Z_MIN,
-        )
-
     def _judge(self) -> None:
         self._fresh = False
         state = self.state
-        score = np.zeros_like(state.score[: self._used])
-        found = {length: self.evidence(length) for length in _SLOTS[-1]}
+        state.score[: self._used] = 0
+        lengths = _SLOTS[-1]
+        found = {length: self.evidence(length) for length in lengths}
         for evidence in found.values():
-            np.maximum.at(score, (evidence.rows, evidence.kind), evidence.hurt)
-        state.score[: self._used] = score
+            np.maximum.at(state.score, (evidence.rows, evidence.kind), evidence.hurt)
         hurt = self._hurt.copy()
-        for window, lengths in enumerate(_SLOTS):
-            for j in range(len(self._plan.journeys)):
-                best, named, shortest = 0.0, list[Finding](), 0
-                for length in lengths:
-                    evidence = found[length]
-                    mine = Evidence(
-                        *(c[state.steps["journey"][evidence.rows] == j] for c in evidence)
-                    )
-                    findings = self._verdict(j, mine, length)
-                    strength = float(mine.strength.max(initial=0.0))
-                    if findings and (not named or strength > best):
-                        best, named = strength, findings
-                        shortest = shortest or length
-                self._verdicts[window][j] = named
-                hurt[j] |= self._last(shortest)
+        for j in range(len(self._plan.journeys)):
+            opinions = {}
+            for length in lengths:
+                evidence = found[length]
+                mine = _rows(evidence, state.steps["journey"][evidence.rows] == j)
+                named = self._verdict(j, mine, length)
+                if named:
+                    opinions[length] = float(mine.strength.max(initial=0.0)), named
+            for window, of in enumerate(_SLOTS):
+                those = [opinions[length] for length in of if length in opinions]
+                best = max(those, key=lambda opinion: opinion[0], default=(0.0, []))
+                self._verdicts[window][j] = best[1]
+            if opinions:
+                # What is shortest began last: more would take good minutes out of history.
+                hurt[j] |= self._last(min(opinions))
         self._hurt = hurt
 
-    def _verdict(self, journey: int, found: Evidence, length: int) -> list[Finding]:
+    def _verdict(self, journey: int, found: k.Evidence, length: int) -> list[Finding]:
         """The causes that explain enough of the bad outcomes beyond the usual, top first."""
         last = self._last(length)
         now = self.state.journeys[journey, last].sum(axis=0)
@@ -336,15 +288,17 @@ class Blame:
             # All slowness together weighs no more than as many failures as attempts show it.
             hurt[slow] *= min(1.0, found.support[slow].max() / hurt[slow].sum())
         totals: dict[tuple[int, int], _Total] = {}
-        columns = (found.rows, found.kind, hurt, found.support)
-        for row, kind, weight, support in zip(*(c.tolist() for c in columns), strict=True):
-            known = steps[row]
-            who = int(known["first"]), int(known["version"])
+        rows = steps[found.rows]
+        columns = (rows["first"], rows["second"], rows["version"], found.kind, hurt, found.support)
+        for service, operation, version, kind, weight, support in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
+            who = service, version
             before = totals.get(who, _Total(0.0, 0.0, (0.0, 0, 0)))
             totals[who] = _Total(
                 before.hurt + weight,
                 max(before.support, support),
-                max(before.worst, (weight, int(known["second"]), kind)),
+                max(before.worst, (weight, operation, kind)),
             )
         causes = [
             ((service, total.worst[1], version, total.worst[2]), total.hurt)
@@ -429,6 +383,25 @@ class Blame:
         place = int(self.state.cause_slots[row])
         return int(self.state.causes["since"][place]) if place >= 0 else None
 
+    def changes(self) -> list[Change]:
+        """Versions that appeared beside or after another one within `CHANGES_SECONDS`."""
+        steps = self.state.steps[: self._used]
+        steps = steps[(steps["version"] > 0) & (steps["first"] > 1)]
+        first_seen: dict[int, dict[int, int]] = {}
+        for service, version, born in zip(
+            *(steps[name].tolist() for name in ("first", "version", "born")), strict=True
+        ):
+            versions = first_seen.setdefault(service, {})
+            versions[version] = min(versions.get(version, born), born)
+        now = int(self.state.clock[0])
+        found = []
+        for service, versions in first_seen.items():
+            by_time = sorted(versions, key=lambda version: (versions[version], version))
+            for previous, version in itertools.pairwise(by_time):
+                if versions[version] > now - CHANGES_SECONDS:
+                    found.append(Change(service, version, previous, versions[version]))
+        return found
+
     # Checkpoints
 
     def dump(self) -> Arrays:
@@ -492,6 +465,7 @@ class Blame:
         if not same or keep.size > room:
             # Rows move, and stops name rows: they are learned anew.
             keep = keep[old["version"][keep] != k.STOP]
+            same = False
         keep = keep[:room]
         rows = old[keep].copy()
         places = np.full(old.size, NIL, np.int64)
@@ -499,6 +473,8 @@ class Blame:
         rows["journey"] = journeys[rows["journey"]]
         for name in ("base", "latest"):
             rows[name] = places[rows[name]]
+        if not same:
+            rows["after"] = NIL
         state.counts[k.STEPS] = rows.size
         state.steps[: rows.size] = rows
         for name in ("recent", "base", "score"):
@@ -512,6 +488,16 @@ _BY_STEP = ("steps", "recent", "base", "score")
 _BY_JOURNEY = ("journeys", "past", "bits")
 
 
+def _rows(found: k.Evidence, which: slice | npt.NDArray[np.bool_]) -> k.Evidence:
+    return k.Evidence(
+        found.rows[which],
+        found.kind[which],
+        found.hurt[which],
+        found.support[which],
+        found.strength[which],
+    )
+
+
 def _staying(rows: Table, journeys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Numbers of the rows whose journey stays."""
     if not journeys.size:
@@ -521,33 +507,3 @@ def _staying(rows: Table, journeys: npt.NDArray[np.int64]) -> npt.NDArray[np.int
 
 def _who(row: Any) -> tuple[int, int, int, int]:  # noqa: ANN401 - a row of a table
     return int(row["service"]), int(row["operation"]), int(row["version"]), int(row["kind"])
-
-
-def _latency(now: Floats, past: Floats, past_journey: Floats) -> tuple[Floats, Floats]:
-    """Attempts' worth of waiting that each step adds to what history says, and t."""
-    count, before = now[:, k.ATTEMPTS], past[:, k.ATTEMPTS]
-    known = (count >= _VISITS_MIN) & (before >= k.HISTORY_MIN)
-    n, m = np.maximum(count, 1), np.maximum(before, 1)
-    means, means_before = now[:, k.LOG] / n, past[:, k.LOG] / m
-    spread = np.maximum(now[:, k.SQUARES] / n - means**2, 0) + k.VARIANCE_FLOOR
-    spread_before = np.maximum(past[:, k.SQUARES] / m - means_before**2, 0) + k.VARIANCE_FLOOR
-    t = (means - means_before) / np.sqrt(spread / n + spread_before / m + _DRIFT**2)
-    more_ms = now[:, k.MS] / n - past[:, k.MS] / m
-    usual_ms = past_journey[:, k.DURATION] / np.maximum(past_journey[:, k.TRIES], 1)
-    known &= (t > _T_MIN) & (more_ms > 0)
-    worth: Floats = np.where(known, count * more_ms / np.maximum(usual_ms, 1e-6), 0.0)
-    return worth, t
-
-
-def _excess(
-    hits: Floats, of: Floats, hits_before: Floats, of_before: Floats, z_min: float
-) -> tuple[Floats, Floats]:
-    """Hits beyond the share of history, where two proportions differ by z_min; and z."""
-    share_before = (hits_before + 0.5) / (of_before + 1)
-    share = (hits + 0.5) / (of + 1)
-    pooled = (hits + hits_before + 0.5) / (of + of_before + 1)
-    spread = pooled * (1 - pooled) * (1 / (of + 1) + 1 / (of_before + 1))
-    z = (share - share_before) / np.sqrt(np.maximum(spread, 1e-12))
-    differ = (z > z_min) & (of_before >= k.HISTORY_MIN)
-    excess: Floats = np.where(differ, np.maximum(hits - of * share_before, 0.0), 0.0)
-    return excess, z

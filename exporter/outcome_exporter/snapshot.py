@@ -143,6 +143,7 @@ def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]
         if journey.value is not None:
             value = int(row["value"]) / MILLIONTHS if shown else 0.0
             values.append(Sample((journey.name, journey.value.currency, *cause), value))
+    text = pipeline.traces.texts.text
     shares: list[Sample] = []
     since: list[Sample] = []
     for j, journey in enumerate(pipeline.plan.journeys):
@@ -161,6 +162,13 @@ def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]
         series.BLAME_VALUE: values,
         series.CAUSE_SHARE: shares,
         series.CAUSE_SINCE: since,
+        series.CHANGE_INFO: [
+            Sample(
+                (text(change.service), "version", text(change.version), text(change.previous)),
+                float(change.second),
+            )
+            for change in pipeline.blame.changes()
+        ],
     }
 
 

@@ -98,3 +98,10 @@ def test_what_is_laid_to_a_culprit_was_its_fault(run):
     # Any day a few searches fail in inventory, and no more than those.
     assert all(c.service == "inventory" and c.cause_kind == "error" for c in wrong)
     assert sum(wrong.values()) <= 5
+
+
+def test_a_new_version_is_told_as_a_change_from_when_it_ran(run):
+    (release,) = snapshot(run.pipeline)[series.CHANGE_INFO]
+    assert release.labels == ("inventory", "version", "2.4.0", "2.3.0")
+    began = START_UNIX_NANO // SECOND + 135
+    assert began <= release.value <= began + 10

@@ -30,7 +30,10 @@ STEP = np.dtype(
         ("journey", np.int32),
         ("base", np.int32),  # row whose history it is compared with: its first version's
         ("latest", np.int32),  # of a base: the version that was seen last
-        ("bit", np.int32),  # of a base: place in `present`; NIL beyond the 64th
+        ("bit", np.int32),  # of a base: place in `present`; NIL: none yet, BITS: beyond the last
+        ("after", np.int32),  # of a base: the step that was begun last, when it was seen last,
+        ("stop", np.int32),  # and the row of that
+        ("born", np.int64),  # second
     ],
     align=True,
 )
@@ -120,22 +123,33 @@ class State(NamedTuple):
     """Shape (journeys,): text of the event that makes an attempt good."""
     below: npt.NDArray[np.bool_]
     """Shape (journeys,): an error below the attempt's span is its own."""
+    clock: npt.NDArray[np.int64]
+    """Shape (1,): the second it is."""
 
 
 # Steps
 
 
 @kernel
-def _step_slot(state: State, journey: int, first: int, second: int, version: int) -> int:
-    mask = state.slots.size - 1
-    key = mix(np.uint64(first) << np.uint64(32) ^ np.uint64(second))
-    key ^= np.uint64(version + 2) << np.uint64(12) ^ np.uint64(journey)
+def _step_slot(
+    steps: Table,
+    slots: npt.NDArray[np.int32],
+    journey: int,
+    first: int,
+    second: int,
+    version: int,
+) -> int:
+    # Two arrays rather than the state: in the innermost loop, passing all of it costs more than
+    # the lookup itself.
+    mask = slots.size - 1
+    key = np.uint64(first) << np.uint64(40) ^ np.uint64(second) << np.uint64(16)
+    key ^= np.uint64(version + 2) << np.uint64(4) ^ np.uint64(journey)
     slot = np.int64(mix(key) & np.uint64(mask))
     while True:
-        row = state.slots[slot]
+        row = slots[slot]
         if row < 0:
             return slot
-        known = state.steps[row]
+        known = steps[row]
         if (
             known.second == second
             and known.first == first
@@ -164,7 +178,7 @@ def _base_of(state: State, journey: int, first: int, second: int) -> int:
 @kernel
 def step(state: State, journey: int, first: int, second: int, version: int) -> int:
     """Row of a step or a stop, a new one if there is room."""
-    slot = _step_slot(state, journey, first, second, version)
+    slot = _step_slot(state.steps, state.slots, journey, first, second, version)
     row = np.int64(state.slots[slot])
     if row >= 0:
         return row
@@ -173,7 +187,7 @@ def step(state: State, journey: int, first: int, second: int, version: int) -> i
         state.counts[STEPS_OVERFLOW] += 1
         first = second = OTHER
         version = STOP if version == STOP else NONE
-        slot = _step_slot(state, journey, first, second, version)
+        slot = _step_slot(state.steps, state.slots, journey, first, second, version)
         row = np.int64(state.slots[slot])
         if row >= 0:
             return row
@@ -187,6 +201,8 @@ def step(state: State, journey: int, first: int, second: int, version: int) -> i
     known.base = row if base < 0 else base
     known.latest = row
     known.bit = NIL
+    known.after = NIL
+    known.born = state.clock[0]
     return row
 
 
@@ -196,24 +212,26 @@ def reindex_steps(state: State) -> None:
     state.slots[:] = NIL
     for row in range(state.counts[STEPS]):
         known = state.steps[row]
-        slot = _step_slot(state, np.int64(known.journey), known.first, known.second, known.version)
+        slot = _step_slot(
+            state.steps,
+            state.slots,
+            np.int64(known.journey),
+            known.first,
+            known.second,
+            known.version,
+        )
         state.slots[slot] = row
 
 
 @kernel
-def _bit(state: State, journey: int, row: int) -> np.uint64:
-    """The bit of a step in `present`; 0 where it has none."""
-    known = state.steps[state.steps[row].base]
-    known.latest = row
-    if known.bit < 0:
-        for bit in range(BITS):
-            if state.bits[journey, bit] < 0:
-                state.bits[journey, bit] = state.steps[row].base
-                known.bit = bit
-                break
-        if known.bit < 0:
-            return np.uint64(0)
-    return np.uint64(1) << np.uint64(known.bit)
+def _give_bit(state: State, journey: int, base: int) -> None:
+    """Gives a step its bit in `present`, while there is one."""
+    state.steps[base].bit = BITS
+    for bit in range(BITS):
+        if state.bits[journey, bit] < 0:
+            state.bits[journey, bit] = base
+            state.steps[base].bit = bit
+            return
 
 
 # What a trace says
@@ -271,14 +289,21 @@ def _remote_child(
 
 
 @kernel
-def _charge(work: Work, count: int, row: int, nanoseconds: float) -> int:
+def _charge(
+    marked: npt.NDArray[np.uint8],
+    spent: npt.NDArray[np.float64],
+    touched: npt.NDArray[np.int64],
+    count: int,
+    row: int,
+    nanoseconds: float,
+) -> int:
     """Adds time to a step; returns how many steps have been touched."""
-    if not work.marked[row]:
-        work.marked[row] = 1
-        work.spent[row] = 0.0
-        work.touched[count] = row
+    if not marked[row]:
+        marked[row] = 1
+        spent[row] = 0.0
+        touched[count] = row
         count += 1
-    work.spent[row] += nanoseconds
+    spent[row] += nanoseconds
     return count
 
 
@@ -363,39 +388,49 @@ def _attempt(
     present = np.uint64(0)
     origin, origin_score, origin_end = NIL, -1.0, np.int64(0)
     errors = 0
+    steps, slots, recent = state.steps, state.slots, state.recent
+    marked, spent = work.marked, work.spent
     for k in range(count):
         work.last[k] = NIL
+        work.mine[k] = NIL
+        if own[k] >= 0:
+            span = spans[first + k]
+            service, operation = np.int64(span.service), np.int64(span.operation)
+            version = np.int64(span.version)
+            row = np.int64(slots[_step_slot(steps, slots, journey, service, operation, version)])
+            if row < 0:
+                row = step(state, journey, service, operation, version)
+            work.mine[k] = row
+    for k in range(count):
         if own[k] < 0:
-            work.mine[k] = NIL
             continue
         span = spans[first + k]
-        service, operation = np.int64(span.service), np.int64(span.operation)
-        mine = step(state, journey, service, operation, np.int64(span.version))
+        mine = work.mine[k]
         callee = NIL
         if span.kind == 0 or span.kind == _CLIENT:
             remote = _remote_child(spans, first, k, head[k], following)
             if remote >= 0:
-                by = spans[first + remote]
-                callee = step(
-                    state,
-                    journey,
-                    np.int64(by.service),
-                    np.int64(by.operation),
-                    np.int64(by.version),
-                )
+                callee = work.mine[remote]
             elif span.kind == _CLIENT and span.peer != NONE:
-                callee = step(state, journey, np.int64(span.peer), operation, NONE)
+                callee = step(state, journey, np.int64(span.peer), np.int64(span.operation), NONE)
                 state.recent[callee, slot, SPANS] += 1
         work.mine[k] = mine
         work.charged[k] = mine if callee < 0 else callee
-        state.recent[mine, slot, SPANS] += 1
+        recent[mine, slot, SPANS] += 1
         if callee < 0:
-            touched = _charge(work, touched, mine, own[k])
+            touched = _charge(marked, spent, work.touched, touched, mine, own[k])
         else:
-            touched = _charge(work, touched, mine, (1 - CALLEE_SHARE) * own[k])
-            touched = _charge(work, touched, callee, CALLEE_SHARE * own[k])
+            touched = _charge(
+                marked, spent, work.touched, touched, mine, (1 - CALLEE_SHARE) * own[k]
+            )
+            touched = _charge(marked, spent, work.touched, touched, callee, CALLEE_SHARE * own[k])
         if span.kind != _CLIENT and span.kind != _PRODUCER:
-            present |= _bit(state, journey, mine)
+            base = np.int64(steps[mine].base)
+            steps[base].latest = mine
+            if steps[base].bit < 0:
+                _give_bit(state, journey, base)
+            if steps[base].bit < BITS:
+                present |= np.uint64(1) << np.uint64(steps[base].bit)
         if failed != 0 and span.status == _STATUS_ERROR and not work.covered[k]:
             culprit = work.charged[k] if span.kind == _CLIENT else mine
             errors += 1
@@ -438,7 +473,11 @@ def _stops(
             parent = np.int64(state.steps[work.mine[k]].base)
             after = work.mine[k] if work.last[k] < 0 else work.charged[work.last[k]]
             after = np.int64(state.steps[after].base)
-            row = step(state, journey, parent, after, STOP)
+            known = state.steps[parent]
+            if known.after != after:
+                known.stop = step(state, journey, parent, after, STOP)
+                known.after = after
+            row = np.int64(known.stop)
             state.recent[row, slot, ATTEMPTS] += 1
 
 
@@ -449,6 +488,7 @@ def _learn_times(
     """Adds an attempt's times to its steps; returns the one that made it slow, or NIL."""
     past = state.past[journey]
     total = duration_ms - (past[DURATION] / past[TRIES] if past[TRIES] else 0.0)
+    recent, history = state.recent, state.base
     best, best_excess = NIL, 0.0
     known, known_excess = NIL, 0.0
     for n in range(touched):
@@ -456,28 +496,170 @@ def _learn_times(
         work.marked[row] = 0
         ms = work.spent[row] / 1e6
         log = np.log1p(ms)
-        seen = state.recent[row, slot]
-        seen[ATTEMPTS] += 1
-        seen[MS] += ms
-        seen[LOG] += log
-        seen[SQUARES] += log * log
-        base = state.base[state.steps[row].base]
-        if base[ATTEMPTS] < HISTORY_MIN:
+        recent[row, slot, ATTEMPTS] += 1
+        recent[row, slot, MS] += ms
+        recent[row, slot, LOG] += log
+        recent[row, slot, SQUARES] += log * log
+        base = np.int64(state.steps[row].base)
+        times = history[base, ATTEMPTS]
+        if times < HISTORY_MIN:
             continue
-        excess = ms - base[MS] / base[ATTEMPTS]
+        excess = ms - history[base, MS] / times
         if excess <= 0:
             continue
         if state.score[row, LATENCY] > 0 and excess > known_excess:
             known, known_excess = row, excess
         if excess > best_excess:
-            mean = base[LOG] / base[ATTEMPTS]
-            variance = max(base[SQUARES] / base[ATTEMPTS] - mean * mean, 0.0)
+            mean = history[base, LOG] / times
+            variance = max(history[base, SQUARES] / times - mean * mean, 0.0)
             if log - mean > UNUSUAL * np.sqrt(variance + VARIANCE_FLOOR):
                 best, best_excess = row, excess
     # What is known to be slow now explains it, unless it had little to do with this attempt.
     if known >= 0 and known_excess >= 0.3 * best_excess:
         return known
     return best if best_excess >= 0.3 * total else NIL
+
+
+# Verdicts
+
+
+class Evidence(NamedTuple):
+    """Attempts hurt by each step more than history explains, from the front. Shape (rows,)."""
+
+    rows: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.int64]
+    hurt: npt.NDArray[np.float64]
+    support: npt.NDArray[np.float64]
+    """Attempts that show it."""
+    strength: npt.NDArray[np.float64]
+    """Its test statistic, as a multiple of what it must be."""
+
+
+class Limits(NamedTuple):
+    """What a test statistic must be."""
+
+    t: float
+    z: float
+    stop_z: float
+    drift: float
+    """Deviation of log(1 + ms) between times without any fault."""
+    visits: float
+
+
+@kernel
+def _z(hits: float, of: float, hits_before: float, of_before: float) -> float:
+    """How many deviations a proportion is above what it was before."""
+    pooled = (hits + hits_before + 0.5) / (of + of_before + 1)
+    spread = pooled * (1 - pooled) * (1 / (of + 1) + 1 / (of_before + 1))
+    more = (hits + 0.5) / (of + 1) - (hits_before + 0.5) / (of_before + 1)
+    return more / np.sqrt(max(spread, 1e-12))
+
+
+@kernel
+def _t(now: npt.NDArray[np.float64], past: npt.NDArray[np.float64], drift: float) -> float:
+    """Welch's t of log(1 + ms), with room for drift."""
+    n, m = now[ATTEMPTS], past[ATTEMPTS]
+    mean, before = now[LOG] / n, past[LOG] / m
+    spread = max(now[SQUARES] / n - mean * mean, 0.0) + VARIANCE_FLOOR
+    spread_before = max(past[SQUARES] / m - before * before, 0.0) + VARIANCE_FLOOR
+    return (mean - before) / np.sqrt(spread / n + spread_before / m + drift * drift)
+
+
+@kernel
+def _sums(
+    state: State, last: npt.NDArray[np.bool_], hurt: npt.NDArray[np.bool_]
+) -> tuple[
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+]:
+    """Steps in the last slots and before them, then journeys likewise."""
+    used = state.counts[STEPS]
+    now, past = np.zeros((used, COLUMNS)), state.base[:used].copy()
+    journeys_now, journeys_past = np.zeros_like(state.past), state.past.copy()
+    for row in range(used):
+        known = state.steps[row]
+        for slot in range(SLOTS):
+            seen = state.recent[row, slot]
+            if seen[ATTEMPTS] == 0 and seen[SPANS] == 0:
+                continue
+            if last[slot]:
+                for c in range(COLUMNS):
+                    now[row, c] += seen[c]
+            elif not hurt[known.journey, slot]:
+                for c in range(COLUMNS):
+                    past[known.base, c] += seen[c]
+    for j in range(state.past.shape[0]):
+        for slot in range(SLOTS):
+            for c in range(JOURNEY_COLUMNS):
+                if last[slot]:
+                    journeys_now[j, c] += state.journeys[j, slot, c]
+                elif not hurt[j, slot]:
+                    journeys_past[j, c] += state.journeys[j, slot, c]
+    return now, past, journeys_now, journeys_past
+
+
+@kernel
+def weigh(
+    state: State,
+    last: npt.NDArray[np.bool_],
+    hurt: npt.NDArray[np.bool_],
+    limits: Limits,
+    out: Evidence,
+) -> int:
+    """Compares the last slots with all before them; returns how many rows it wrote to `out`.
+
+    Args:
+        state: The stage's.
+        last: Shape (SLOTS,): which slots are the last ones.
+        hurt: Shape (journeys, SLOTS): which ones are no history.
+        limits: What differs enough.
+        out: Room for two rows a step.
+    """
+    now, past, journeys_now, journeys_past = _sums(state, last, hurt)
+    used = state.counts[STEPS]
+    begun = np.zeros(used)
+    for row in range(used):
+        begun[state.steps[row].base] += now[row, SPANS]
+    count = 0
+    for row in range(used):
+        known = state.steps[row]
+        base = known.base
+        if known.version == STOP:
+            parent = known.first
+            hits, before, of = now[row, ATTEMPTS], past[row, ATTEMPTS], past[parent, SPANS]
+            if journeys_now[known.journey, FAILED] > 0 or hits == 0 or of < HISTORY_MIN:
+                continue
+            z = _z(hits, begun[parent], before, of)
+            excess = hits - begun[parent] * (before + 0.5) / (of + 1)
+            if z > limits.stop_z and excess > 0:
+                out.rows[count], out.kind[count] = known.second, FAILURE
+                out.hurt[count], out.support[count] = excess, hits
+                out.strength[count] = z / limits.stop_z
+                count += 1
+            continue
+        n, m = now[row, ATTEMPTS], past[base, ATTEMPTS]
+        if n >= limits.visits and m >= HISTORY_MIN:
+            more_ms = now[row, MS] / n - past[base, MS] / m
+            t = _t(now[row], past[base], limits.drift) if more_ms > 0 else 0.0
+            if t > limits.t:
+                tries = journeys_past[known.journey]
+                usual_ms = tries[DURATION] / max(tries[TRIES], 1.0)
+                out.rows[count], out.kind[count] = row, LATENCY
+                out.hurt[count] = n * more_ms / max(usual_ms, 1e-6)
+                out.support[count], out.strength[count] = n, t / limits.t
+                count += 1
+        hits, of = now[row, ERRORS], past[base, SPANS]
+        if hits > 0 and of >= HISTORY_MIN:
+            z = _z(hits, now[row, SPANS], past[base, ERRORS], of)
+            excess = hits - now[row, SPANS] * (past[base, ERRORS] + 0.5) / (of + 1)
+            if z > limits.z and excess > 0:
+                out.rows[count], out.kind[count] = row, FAILURE
+                out.hurt[count], out.support[count] = excess, hits
+                out.strength[count] = z / limits.z
+                count += 1
+    return count
 
 
 # Blame
