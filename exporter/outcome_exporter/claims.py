@@ -85,6 +85,7 @@ class Reader:
         row["user"] = _user(event, journey.user.attribute if journey.user else None)
         texts = [_text(lookup(event.fields, path)) for path in journey.labels.values()]
         row["labels"] = self._pack_labels(j, texts)
+        row["origin"] = row["slowest"] = -1
         return rows
 
     def _claim(self, j: int, event: BusinessEvent, time: int) -> Table:

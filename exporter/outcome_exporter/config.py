@@ -356,6 +356,10 @@ class Limits(Model):
     """Distinct values of each label of a journey; more become `other`."""
     metric_streams: int = Field(default=100_000, strict=True, ge=100)
     """Streams of metrics that SLOs read; the points of more are not counted."""
+    steps: int = Field(default=10_000, strict=True, ge=100, le=100_000)
+    """Operations, in each version, whose history each journey's blame knows; more are `other`."""
+    causes: int = Field(default=1_000, strict=True, ge=10, le=10_000)
+    """Causes that are told apart in the series of blame; more become `other`."""
 
 
 class SpanSelector(Model):
@@ -373,6 +377,8 @@ class Attempt(Model):
     span: SpanSelector | None = None
     event: Text | None = None
     """Type of a business event."""
+    errors_below: bool = False
+    """An error of any span below is the attempt's: for entry points that always answer 200."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:

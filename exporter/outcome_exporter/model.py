@@ -264,6 +264,9 @@ ATTEMPT = np.dtype(
         ("value", np.int64),  # millionths, or NO_VALUE
         ("weight", np.int64),  # attempts that it stands for, in millionths
         ("labels", np.uint64),  # 10 bits a label
+        ("present", np.uint64),  # steps that its trace has, a bit each
+        ("origin", np.int32),  # step at which it began to fail; -1: nowhere
+        ("slowest", np.int32),  # step that made it slow; -1: none
         # Bookkeeping of the stage that holds it:
         ("sequence", np.uint64),  # order in which attempts became known
         ("pending", np.uint64),  # SLOs without a verdict, a bit each

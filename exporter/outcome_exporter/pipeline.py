@@ -1,8 +1,8 @@
 """The one place that knows all stages: records of the log in, series out.
 
-    record ─▶ traces ─▶ attempts ⋈ events ─▶ verdicts ─▶ windows
-                 └▶ span metrics        └▶ users   ▲
-    metrics, polls ▶────────────────────────────────┘
+    record ─▶ traces ─▶ blame ─▶ attempts ⋈ events ─▶ verdicts ─▶ windows
+                 └▶ span metrics         └▶ users, blame   ▲
+    metrics, polls ▶───────────────────────────────────────┘
 
 Time is the log's: a record first moves the clock to its arrival, and the clock moves in whole
 seconds, at each of which the stages settle what is due. Moving it on without arrivals does the
@@ -14,6 +14,7 @@ Not thread-safe: the caller lets one thread in at a time.
 from collections.abc import Sequence
 from typing import Any
 
+from outcome_exporter.blame import Blame
 from outcome_exporter.claims import Reader
 from outcome_exporter.config import Config
 from outcome_exporter.errors import StateCorrupt
@@ -65,6 +66,7 @@ class Pipeline:
         self._wanted = wanted_keys(self.plan.wanted)
         self.traces = Traces(self.plan)
         self.spanmetrics = SpanMetrics(self.plan)
+        self.blame = Blame(self.plan, self.traces.texts.code)
         self.outcomes = Outcomes(self.plan)
         self.users = Users(self.plan)
         self.metrics = Metrics(self.plan)
@@ -200,8 +202,10 @@ class Pipeline:
     def _tick(self) -> None:
         assert self.second is not None
         self.slos.advance(self.second)
+        self.blame.advance(self.second)
         for settled in self.traces.settle(self.second):
             self.spanmetrics.add(settled.spans, self.second)
+            self.blame.observe(settled.spans, settled.starts, settled.attempts, settled.places)
             self._take_attempts(settled.attempts)
         self._deliver(self.outcomes.expire(self.second))
         self.slos.add(self.metrics.settle(self.second))
@@ -216,6 +220,8 @@ class Pipeline:
         self.users.add(BAD, settled.bad)
         self.users.add(ANY, settled.users)
         self.users.add(BAD, settled.users[settled.users["error"] == 1])
+        assert self.second is not None
+        self.blame.give(settled.bad, self.second)
 
     # Checkpoints
 
@@ -231,6 +237,7 @@ class Pipeline:
         stages = {
             "traces": self.traces.dump(),
             "spanmetrics": self.spanmetrics.dump(),
+            "blame": self.blame.dump(),
             "outcomes": self.outcomes.dump(),
             "users": self.users.dump(),
             "metrics": self.metrics.dump(),
@@ -264,6 +271,8 @@ class Pipeline:
         self.next_offset = next_offset
         self.traces.restore(part(arrays, "traces"), moved, self.second or 0)
         self.spanmetrics.restore(part(arrays, "spanmetrics"))
+        self.blame = Blame(self.plan, self.traces.texts.code)
+        self.blame.restore(part(arrays, "blame"), moved)
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
         self.users.restore(part(arrays, "users"), moved)
         self.metrics.restore(part(arrays, "metrics"), moved)

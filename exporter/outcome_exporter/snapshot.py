@@ -7,8 +7,9 @@ sees its first event. Cost: O(series), and it copies what it shows.
 
 from collections.abc import Iterator, Sequence
 
-from outcome_exporter import series, slo
+from outcome_exporter import blame, series, slo
 from outcome_exporter.kernels import assembly, joining
+from outcome_exporter.kernels.blame import KINDS as CAUSE_KINDS
 from outcome_exporter.kernels.operations import BOUNDS_MS, KINDS, STATUSES
 from outcome_exporter.metrics import REFUSALS
 from outcome_exporter.model import OK, REASONS, Exemplar, Histogram, Row, Sample, Snapshot
@@ -46,6 +47,7 @@ def snapshot(pipeline: Pipeline) -> Snapshot:
             Sample((name,), float(pipeline.outcomes.unmatched[i]))
             for i, name in enumerate(pipeline.plan.event_types)
         ],
+        **_blame_families(pipeline),
         **_slo_families(pipeline),
         **_metric_families(pipeline),
         series.SPAN_CALLS: list(_span_calls(pipeline)),
@@ -124,6 +126,62 @@ def _users(pipeline: Pipeline) -> Iterator[Sample]:
                 for window, (window_name, *_) in enumerate(USER_WINDOWS):
                     count = pipeline.users.estimate(j, outcome, window, pipeline.second or 0)
                     yield Sample((journey.name, outcome_name, window_name), count)
+
+
+# Blame
+
+
+def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
+    counts: list[Sample] = []
+    values: list[Sample] = []
+    for row in pipeline.blame.causes:
+        journey = pipeline.plan.journeys[int(row["journey"])]
+        cause = _cause(pipeline, *(int(row[name]) for name in _CAUSE_FIELDS))
+        shown = _shown(pipeline, int(row["born"]))
+        trace = (int(row[name]) for name in ("trace_hi", "trace_lo", "time"))
+        exemplar = _exemplar(*trace) if shown else None
+        count = int(row["count"]) / MILLIONTHS if shown else 0.0
+        counts.append(Sample((journey.name, *cause), count, exemplar))
+        if journey.value is not None:
+            value = int(row["value"]) / MILLIONTHS if shown else 0.0
+            values.append(Sample((journey.name, journey.value.currency, *cause), value))
+    text = pipeline.traces.texts.text
+    shares: list[Sample] = []
+    since: list[Sample] = []
+    for j, journey in enumerate(pipeline.plan.journeys):
+        hurting: dict[tuple[str, ...], float] = {}
+        for window in blame.WINDOWS:
+            for finding in pipeline.blame.findings(j, window):
+                cause = _cause(pipeline, *finding[:4])
+                labels = (journey.name, format_duration(window), *cause)
+                shares.append(Sample(labels, finding.share))
+                began = pipeline.blame.since(j, finding)
+                if began is not None:
+                    hurting[cause] = max((pipeline.second or 0) - began / SECOND, 0.0)
+        since += [Sample((journey.name, *cause), seconds) for cause, seconds in hurting.items()]
+    return {
+        series.BLAME: counts,
+        series.BLAME_VALUE: values,
+        series.CAUSE_SHARE: shares,
+        series.CAUSE_SINCE: since,
+        series.CHANGE_INFO: [
+            Sample(
+                (text(change.service), "version", text(change.version), text(change.previous)),
+                float(change.second),
+            )
+            for change in pipeline.blame.changes()
+        ],
+    }
+
+
+_CAUSE_FIELDS = ("service", "operation", "version", "kind")
+
+
+def _cause(
+    pipeline: Pipeline, service: int, operation: int, version: int, kind: int
+) -> tuple[str, str, str, str]:
+    texts = pipeline.traces.texts
+    return texts.text(service), texts.text(operation), texts.text(version), CAUSE_KINDS[kind]
 
 
 # SLOs
@@ -289,6 +347,7 @@ def _self_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
         "operation": pipeline.spanmetrics.overflow,
         "remembered_traces": traces.settled.overflow,
         **outcomes.overflow,
+        **pipeline.blame.overflow,
     }
     return {
         series.RECEIVED_ITEMS: _by_name(pipeline.received),

@@ -1,0 +1,509 @@
+"""Blame: who is responsible for each bad outcome, and the few causes that explain the burn.
+
+State: for every journey its steps (an operation of a service, in one version) with a decayed
+history and the last minutes; causes with their counters. Input: settled traces with their
+attempts, the attempts that became bad, the clock. Output: one cause for each bad attempt
+(`unattributed` included, so blame sums to the bad outcomes), and a verdict for each journey.
+
+**One attempt.** It failed: the failed span below which nothing failed. It was slow: the step
+whose own time on the critical path is furthest above its history, and unusual for it. Its event
+never came: the first step that attempts usually go through and this one did not.
+
+**The verdict** compares the last minutes with history, in attempts that were hurt:
+
+    error     e - n * p0          where two proportions differ, z > 3
+    latency   n * min(1, dms / D) where Welch's t on log(1 + ms) > 4, among attempts that have
+                                  the step; D is the journey's mean duration
+    stop      k - n * p0          only in journeys without a failed span: the step after which a
+                                  service now goes on no more
+
+A slow step weighs at most one failed attempt, so that drifting latency never outvotes errors.
+What a service's steps are held responsible for adds up; it is named with its worst operation if
+it explains `SHARE_MIN` of the bad outcomes and at least `SUPPORT_MIN` of them.
+
+Minutes become history once they are `MINUTES` old (sooner while there is none), unless the
+journey was hurt in them: a fault never becomes its own yardstick. Half of history is forgotten
+after a day of traffic. Memory: O(steps + causes), both capped. Time: O(1) a span below an
+attempt, O(steps) every `EVERY_SECONDS`.
+
+Limits: what fails in no trace cannot be named. A step without history has no usual time, so a
+fault in the first minute is blamed by its errors only. An attempt whose trace never came, or that
+began with an event, is unattributed.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from outcome_exporter.kernels import blame as k
+from outcome_exporter.kernels.pool import NIL
+from outcome_exporter.model import Table
+from outcome_exporter.plan import Arrays, Moved, Plan
+from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE
+
+SHARE_MIN = 0.3
+"""Share of the bad outcomes that a cause must explain to be named."""
+SUPPORT_MIN = 5
+"""Bad outcomes that a cause must explain to be named."""
+EVERY_SECONDS = 10
+"""Between two verdicts."""
+JUDGED = (MINUTE, 5 * MINUTE)
+"""Windows whose verdict compares with history."""
+WINDOWS = (*JUDGED, 30 * MINUTE, HOUR, 6 * HOUR)
+"""Windows of `outcome_cause_share`, in nanoseconds."""
+_SLOTS = ((3,), (3, 6, 9))
+"""Slots that each of `JUDGED` compares with all before them; where there are several the one that
+differs most is taken, so that a fault is not diluted by what was before it."""
+
+CHANGES_SECONDS = 86_400
+"""How long a new version is told."""
+_STEPS_MAX = (k.SLOTS + 1) * k.SLOT_SECONDS // EVERY_SECONDS
+_TOP = 5
+"""Causes that a verdict names at most."""
+_LIMITS = k.Limits(t=4.0, z=3.0, stop_z=8.0, drift=0.1, visits=3.0)
+"""What the test statistics must be. Chosen on the recorded streams that tests/bench/bench_rca.py
+measures, so its figures are those of the faults they were chosen on, not of new ones."""
+_HURT_MIN = 1.0
+"""Attempts' worth of pain below which nothing is named."""
+_KEEP = 0.5 ** (k.SLOT_SECONDS / 86_400)
+
+Floats = npt.NDArray[np.float64]
+
+
+class Finding(NamedTuple):
+    """A cause that a verdict names."""
+
+    service: int
+    """Text code, as the others."""
+    operation: int
+    version: int
+    kind: int
+    share: float
+    """Of the journey's bad outcomes in the window, 0 to 1."""
+
+
+class Change(NamedTuple):
+    """A new version of a service."""
+
+    service: int
+    """Text code, as the others."""
+    version: int
+    previous: int
+    second: int
+    """When its first span was settled."""
+
+
+class _Total(NamedTuple):
+    """What one version of a service is held responsible for."""
+
+    hurt: float
+    support: float
+    worst: tuple[float, int, int]
+    """(hurt, operation, kind) of its worst step."""
+
+
+class Blame:
+    """The stage's state."""
+
+    def __init__(self, plan: Plan, code: Callable[[str], int]) -> None:
+        """Nothing is known. `code` gives the code of a text."""
+        self._plan = plan
+        self._code = code
+        limits, count = plan.config.limits, len(plan.journeys)
+        steps, causes = limits.steps + 2 * count, limits.causes + 4 * count
+        self.state = k.State(
+            steps=np.zeros(steps, k.STEP),
+            recent=np.zeros((steps, k.SLOTS, k.COLUMNS)),
+            base=np.zeros((steps, k.COLUMNS)),
+            score=np.zeros((steps, 2)),
+            slots=np.full(1 << (2 * steps).bit_length(), NIL, np.int32),
+            journeys=np.zeros((count, k.SLOTS, k.JOURNEY_COLUMNS)),
+            past=np.zeros((count, k.JOURNEY_COLUMNS)),
+            bits=np.full((count, k.BITS), NIL, np.int32),
+            causes=np.zeros(causes, k.CAUSE),
+            cause_slots=np.full(1 << (2 * causes).bit_length(), NIL, np.int32),
+            ring=np.zeros((causes, k.RING), np.int64),
+            counts=np.zeros(k.COUNTS, np.int64),
+            events=np.zeros(count, np.uint32),
+            clock=np.zeros(1, np.int64),
+            below=np.array([j.attempt.errors_below for j in plan.journeys], np.bool_),
+        )
+        self._budget = np.array(
+            [max((slo.budget_ratio for slo in j.slos), default=1.0) for j in plan.journeys]
+        )
+        self._hurt = np.zeros((count, k.SLOTS), np.bool_)
+        self._verdicts = self._no_verdicts()
+        self._step = 0
+        self._fresh = False
+        self.minute = 0
+        self.slot = 0
+        self._plant()
+
+    def _no_verdicts(self) -> list[list[list[Finding]]]:
+        """By judged window and journey."""
+        return [[[] for _ in self._plan.journeys] for _ in JUDGED]
+
+    def _plant(self) -> None:
+        """Every journey shows what is unattributed from the start."""
+        for j, journey in enumerate(self._plan.journeys):
+            k.cause(self.state, j, 0, 0, 0, k.UNATTRIBUTED, 0)
+            if journey.outcome is not None:
+                self.state.events[j] = self._code(journey.outcome.event)
+
+    # What comes in
+
+    def observe(
+        self,
+        spans: Table,
+        starts: npt.NDArray[np.int64],
+        attempts: Table,
+        places: npt.NDArray[np.int64],
+    ) -> None:
+        """Learns from settled traces; writes to their attempts who could be to blame."""
+        if attempts.size:
+            k.observe(self.state, spans, starts, attempts, places, self.slot)
+            self._fresh = True
+
+    def give(self, bad: Table, second: int) -> None:
+        """Counts attempts that became bad under their causes."""
+        if bad.size:
+            k.give(self.state, bad, second)
+            self._fresh = True
+
+    def advance(self, second: int) -> None:
+        """Moves the clock on: slots become history, verdicts are given.
+
+        Both happen at fixed seconds, however the clock is moved there.
+        """
+        self.state.clock[0] = second
+        step, target = self._step, second // EVERY_SECONDS
+        if step == 0:
+            step = target - 1
+        # Once all slots have passed there is nothing left to compare.
+        for passed in range(step + 1, min(target, step + _STEPS_MAX) + 1):
+            self._move(passed * EVERY_SECONDS)
+        self._step = target
+        minute = second // 60
+        for passed in range(max(self.minute + 1, minute - k.RING), minute + 1):
+            self.state.ring[: self.causes.size, passed % k.RING] = 0
+        self.minute, self.slot = minute, second // k.SLOT_SECONDS
+
+    def _move(self, second: int) -> None:
+        slot, minute = second // k.SLOT_SECONDS, second // 60
+        if minute > self.minute:
+            self.state.ring[: self.causes.size, minute % k.RING] = 0
+        if slot > self.slot:
+            self._open_slot(slot)
+        self.minute, self.slot = minute, slot
+        if self._fresh:
+            self._judge()
+
+    # History
+
+    @property
+    def _used(self) -> int:
+        return int(self.state.counts[k.STEPS])
+
+    def _open_slot(self, slot: int) -> None:
+        """A new slot begins; the one that it displaces becomes history."""
+        place = slot % k.SLOTS
+        tries, bad = (self.state.journeys[:, place, c] for c in (k.TRIES, k.BAD))
+        self._hurt[:, place] |= (bad >= SUPPORT_MIN) & (bad > self._budget * tries)
+        self._remember(place, ~self._hurt[:, place])
+        self.state.journeys[:, place] = 0
+        self.state.recent[: self._used, place] = 0
+        self._hurt[:, place] = False
+        # Without attempts a verdict fades once its slots have passed.
+        self._fresh |= any(any(journeys) for journeys in self._verdicts)
+
+    def _remember(self, slot: int, which: npt.NDArray[np.bool_]) -> None:
+        """Adds a slot of some journeys to their history."""
+        which = which & (self.state.journeys[:, slot, k.TRIES] > 0)
+        if not which.any():
+            return
+        state, used = self.state, self._used
+        state.past[which] = state.past[which] * _KEEP + state.journeys[which, slot]
+        rows = np.flatnonzero(which[state.steps["journey"][:used]])
+        state.base[rows] *= _KEEP
+        np.add.at(state.base, state.steps["base"][rows], state.recent[rows, slot])
+
+    # Verdicts
+
+    def evidence(self, length: int) -> k.Evidence:
+        """What the last slots, the one that runs included, say against all before them."""
+        room = 2 * self._used
+        out = k.Evidence(np.empty(room, np.int64), np.empty(room, np.int64), *np.empty((3, room)))
+        count = k.weigh(self.state, self._last(length), self._hurt, _LIMITS, out)
+        return _rows(out, slice(count))
+
+    def _last(self, length: int) -> npt.NDArray[np.bool_]:
+        """Which places of the slots are the last ones."""
+        last = np.zeros(k.SLOTS, np.bool_)
+        last[(self.slot - np.arange(length)) % k.SLOTS] = True
+        return last
+
+    def _judge(self) -> None:
+        self._fresh = False
+        state = self.state
+        state.score[: self._used] = 0
+        lengths = _SLOTS[-1]
+        found = {length: self.evidence(length) for length in lengths}
+        for evidence in found.values():
+            np.maximum.at(state.score, (evidence.rows, evidence.kind), evidence.hurt)
+        hurt = self._hurt.copy()
+        for j in range(len(self._plan.journeys)):
+            opinions = {}
+            for length in lengths:
+                evidence = found[length]
+                mine = _rows(evidence, state.steps["journey"][evidence.rows] == j)
+                named = self._verdict(j, mine, length)
+                if named:
+                    opinions[length] = float(mine.strength.max(initial=0.0)), named
+            for window, of in enumerate(_SLOTS):
+                those = [opinions[length] for length in of if length in opinions]
+                best = max(those, key=lambda opinion: opinion[0], default=(0.0, []))
+                self._verdicts[window][j] = best[1]
+            if opinions:
+                # What is shortest began last: more would take good minutes out of history.
+                hurt[j] |= self._last(min(opinions))
+        self._hurt = hurt
+
+    def _verdict(self, journey: int, found: k.Evidence, length: int) -> list[Finding]:
+        """The causes that explain enough of the bad outcomes beyond the usual, top first."""
+        last = self._last(length)
+        now = self.state.journeys[journey, last].sum(axis=0)
+        if now[k.BAD] < SUPPORT_MIN:
+            return []
+        past = self.state.past[journey] + self.state.journeys[
+            journey, ~last & ~self._hurt[journey]
+        ].sum(axis=0)
+        unusual = now[k.BAD] - now[k.TRIES] * past[k.BAD] / max(past[k.TRIES], 1)
+        steps = self.state.steps
+        hurt = found.hurt.copy()
+        slow = found.kind == k.LATENCY
+        if slow.any():
+            # All slowness together weighs no more than as many failures as attempts show it.
+            hurt[slow] *= min(1.0, found.support[slow].max() / hurt[slow].sum())
+        totals: dict[tuple[int, int], _Total] = {}
+        rows = steps[found.rows]
+        columns = (rows["first"], rows["second"], rows["version"], found.kind, hurt, found.support)
+        for service, operation, version, kind, weight, support in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
+            who = service, version
+            before = totals.get(who, _Total(0.0, 0.0, (0.0, 0, 0)))
+            totals[who] = _Total(
+                before.hurt + weight,
+                max(before.support, support),
+                max(before.worst, (weight, operation, kind)),
+            )
+        causes = [
+            ((service, total.worst[1], version, total.worst[2]), total.hurt)
+            for (service, version), total in totals.items()
+            if total.support >= SUPPORT_MIN
+        ]
+        causes += [
+            pair
+            for pair in self._missing(journey, -(-length * k.SLOT_SECONDS // 60) + 1)
+            if pair[1] >= SUPPORT_MIN
+        ]
+        explained = max(sum(hurt for _, hurt in causes), float(unusual))
+        causes.sort(key=lambda pair: (-pair[1], pair[0]))
+        return [
+            Finding(*who, share=hurt / explained)
+            for who, hurt in causes[:_TOP]
+            if hurt >= max(SHARE_MIN * explained, _HURT_MIN)
+        ]
+
+    def _missing(self, journey: int, minutes: int) -> list[tuple[tuple[int, int, int, int], float]]:
+        """Attempts of the last minutes whose event never came, by the step that is absent."""
+        rows = self.causes
+        which = np.flatnonzero((rows["journey"] == journey) & (rows["kind"] == k.MISSING))
+        counts = self._window(which, minutes)
+        return [
+            (_who(rows[row]), count / MILLIONTHS)
+            for row, count in zip(which.tolist(), counts.tolist(), strict=True)
+            if count
+        ]
+
+    def _window(self, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+        """Millionths of bad outcomes that some causes had in so many minutes until now."""
+        minutes = (self.minute - np.arange(count)) % k.RING
+        sums: npt.NDArray[np.int64] = self.state.ring[np.ix_(rows, minutes)].sum(axis=1)
+        return sums
+
+    # What is shown
+
+    @property
+    def causes(self) -> Table:
+        """CAUSE rows."""
+        return self.state.causes[: self.state.counts[k.CAUSES]]
+
+    @property
+    def overflow(self) -> dict[str, int]:
+        """What did not fit, by what."""
+        return {
+            "step": int(self.state.counts[k.STEPS_OVERFLOW]),
+            "cause": int(self.state.counts[k.CAUSES_OVERFLOW]),
+        }
+
+    def findings(self, journey: int, window: int) -> list[Finding]:
+        """The causes that explain a journey's bad outcomes in one of `WINDOWS`, top first.
+
+        Short windows have the verdict, which compares with history; longer ones count whom the
+        attempts in them were laid to.
+        """
+        if window in JUDGED:
+            return self._verdicts[JUDGED.index(window)][journey]
+        rows = self.causes
+        which = np.flatnonzero(rows["journey"] == journey)
+        counts = self._window(which, window // MINUTE) / MILLIONTHS
+        total = counts.sum()
+        named = (
+            (counts >= SUPPORT_MIN)
+            & (counts >= SHARE_MIN * total)
+            & (rows["kind"][which] != k.UNATTRIBUTED)
+        )
+        order = np.argsort(-counts[named], kind="stable")
+        return [
+            Finding(*_who(rows[row]), share=count / total)
+            for row, count in zip(
+                which[named][order].tolist(), counts[named][order].tolist(), strict=True
+            )
+        ]
+
+    def since(self, journey: int, finding: Finding) -> int | None:
+        """When a cause that hurts now began to, in ns; None where no attempt was laid to it."""
+        row = k._cause_slot(  # noqa: SLF001
+            self.state, journey, finding.service, finding.operation, finding.version, finding.kind
+        )
+        place = int(self.state.cause_slots[row])
+        return int(self.state.causes["since"][place]) if place >= 0 else None
+
+    def changes(self) -> list[Change]:
+        """Versions that appeared beside or after another one within `CHANGES_SECONDS`."""
+        steps = self.state.steps[: self._used]
+        steps = steps[(steps["version"] > 0) & (steps["first"] > 1)]
+        first_seen: dict[int, dict[int, int]] = {}
+        for service, version, born in zip(
+            *(steps[name].tolist() for name in ("first", "version", "born")), strict=True
+        ):
+            versions = first_seen.setdefault(service, {})
+            versions[version] = min(versions.get(version, born), born)
+        now = int(self.state.clock[0])
+        found = []
+        for service, versions in first_seen.items():
+            by_time = sorted(versions, key=lambda version: (versions[version], version))
+            for previous, version in itertools.pairwise(by_time):
+                if versions[version] > now - CHANGES_SECONDS:
+                    found.append(Change(service, version, previous, versions[version]))
+        return found
+
+    # Checkpoints
+
+    def dump(self) -> Arrays:
+        """What a checkpoint keeps."""
+        state, used = self.state, self._used
+        arrays: Arrays = {name: getattr(state, name)[:used] for name in _BY_STEP}
+        arrays |= {name: getattr(state, name) for name in _BY_JOURNEY}
+        arrays |= {
+            "causes": self.causes,
+            "ring": state.ring[: self.causes.size],
+            "counts": state.counts,
+            "hurt": self._hurt,
+            "clock": np.array([self.minute, self.slot, self._step, self._fresh], np.int64),
+        }
+        verdicts = [
+            (window, j, *finding)
+            for window, journeys in enumerate(self._verdicts)
+            for j, findings in enumerate(journeys)
+            for finding in findings
+        ]
+        arrays["verdicts"] = np.array(verdicts, np.float64).reshape(-1, 7)
+        return arrays
+
+    def restore(self, arrays: Arrays, moved: Moved) -> None:
+        """Takes over what `dump` gave; journeys that stay keep their causes and their history.
+
+        Where journeys came or went, what happens after which step is learned anew.
+        """
+        state, journeys = self.state, moved.journeys
+        stays = journeys >= 0
+        same = stays.all() and np.array_equal(journeys, np.arange(len(self._plan.journeys)))
+        self.minute, self.slot, self._step = (int(n) for n in arrays["clock"][:3])
+        self._fresh = bool(arrays["clock"][3])
+        state.counts[:] = arrays["counts"]
+        for name in _BY_JOURNEY:
+            getattr(state, name)[journeys[stays]] = arrays[name][stays]
+        self._hurt[journeys[stays]] = arrays["hurt"][stays]
+        self._restore_steps(arrays, journeys, same=bool(same))
+        keep = _staying(arrays["causes"], journeys)[: state.causes.size - 4 * state.past.shape[0]]
+        causes = arrays["causes"][keep].copy()
+        causes["journey"] = journeys[causes["journey"]]
+        state.counts[k.CAUSES] = causes.size
+        state.causes[: causes.size] = causes
+        state.ring[: causes.size] = arrays["ring"][keep]
+        k.reindex_causes(state)
+        self._verdicts = self._no_verdicts()
+        for *numbers, share in arrays["verdicts"].tolist():
+            window, old, *who = (int(number) for number in numbers)
+            if stays[old]:
+                service, operation, version, kind = who
+                finding = Finding(service, operation, version, kind, share)
+                self._verdicts[window][int(journeys[old])].append(finding)
+        self._plant()
+
+    def _restore_steps(
+        self, arrays: Arrays, journeys: npt.NDArray[np.int64], *, same: bool
+    ) -> None:
+        state, old = self.state, arrays["steps"]
+        room = state.steps.size - 2 * state.past.shape[0]
+        keep = _staying(old, journeys)
+        if not same or keep.size > room:
+            # Rows move, and stops name rows: they are learned anew.
+            keep = keep[old["version"][keep] != k.STOP]
+            same = False
+        keep = keep[:room]
+        rows = old[keep].copy()
+        places = np.full(old.size, NIL, np.int64)
+        places[keep] = np.arange(keep.size)
+        rows["journey"] = journeys[rows["journey"]]
+        for name in ("base", "latest"):
+            rows[name] = places[rows[name]]
+        if not same:
+            rows["after"] = NIL
+        state.counts[k.STEPS] = rows.size
+        state.steps[: rows.size] = rows
+        for name in ("recent", "base", "score"):
+            getattr(state, name)[: rows.size] = arrays[name][keep]
+        used = state.bits >= 0
+        state.bits[used] = places[state.bits[used]]
+        k.reindex_steps(state)
+
+
+_BY_STEP = ("steps", "recent", "base", "score")
+_BY_JOURNEY = ("journeys", "past", "bits")
+
+
+def _rows(found: k.Evidence, which: slice | npt.NDArray[np.bool_]) -> k.Evidence:
+    return k.Evidence(
+        found.rows[which],
+        found.kind[which],
+        found.hurt[which],
+        found.support[which],
+        found.strength[which],
+    )
+
+
+def _staying(rows: Table, journeys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Numbers of the rows whose journey stays."""
+    if not journeys.size:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(journeys[rows["journey"]] >= 0)
+
+
+def _who(row: Any) -> tuple[int, int, int, int]:  # noqa: ANN401 - a row of a table
+    return int(row["service"]), int(row["operation"]), int(row["version"]), int(row["kind"])

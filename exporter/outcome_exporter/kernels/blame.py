@@ -1,0 +1,815 @@
+"""Evidence from assembled traces, and the one cause each bad attempt is given: loops of `blame`.
+
+`observe` walks the critical path of every attempt and adds up, for each step of its journey (a
+service's operation in one version), how long it kept the user waiting, how often it began to
+fail, and after which step a service stopped going on. `give` counts a bad attempt under a cause.
+
+Cost: O(1) a span for each attempt that it lies below, plus one logarithm a step.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from outcome_exporter.kernels.critical_path import link_children, scratch, walk
+from outcome_exporter.kernels.hashing import combine, mix
+from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.pool import NIL
+from outcome_exporter.kernels.texts import NONE, OTHER
+from outcome_exporter.model import ERROR, MISSED, RECOVERED, Row, Table
+
+LATENCY, FAILURE, MISSING, UNATTRIBUTED = range(4)
+KINDS = ("latency", "error", "missing", "unattributed")
+
+STEP = np.dtype(
+    [
+        ("first", np.int64),  # of a step: service and operation; of a stop: parent and last step
+        ("second", np.int64),
+        ("version", np.int64),  # text code; STOP for a stop
+        ("journey", np.int32),
+        ("base", np.int32),  # row whose history it is compared with: its first version's
+        ("latest", np.int32),  # of a base: the version that was seen last
+        ("bit", np.int32),  # of a base: place in `present`; NIL: none yet, BITS: beyond the last
+        ("after", np.int32),  # of a base: the step that was begun last, when it was seen last,
+        ("stop", np.int32),  # and the row of that
+        ("born", np.int64),  # second
+    ],
+    align=True,
+)
+STOP = -1
+"""In place of a version: not a step, but that a step was the last one another began."""
+
+# Columns of what is known of a step
+ATTEMPTS, MS, LOG, SQUARES, SPANS, ERRORS = range(6)
+COLUMNS = 6
+# Columns of what is known of a journey
+TRIES, DURATION, FAILED, BAD = range(4)
+JOURNEY_COLUMNS = 4
+
+SLOT_SECONDS = 20
+SLOTS = 12
+"""Slots of event time whose attempts are kept apart: what is compared with what was before."""
+RING = 360
+"""Minutes for which causes are counted: the longest window of a verdict."""
+BITS = 64
+
+CAUSE = np.dtype(
+    [
+        ("count", np.int64),  # millionths
+        ("value", np.int64),
+        ("trace_hi", np.uint64),
+        ("trace_lo", np.uint64),
+        ("time", np.int64),  # of the last bad outcome
+        ("since", np.int64),  # of the first one since it hurts
+        ("born", np.int64),  # second
+        ("service", np.uint32),
+        ("operation", np.uint32),
+        ("version", np.uint32),
+        ("journey", np.uint16),
+        ("kind", np.uint8),
+    ],
+    align=True,
+)
+
+# Places in `State.counts`
+STEPS, CAUSES, STEPS_OVERFLOW, CAUSES_OVERFLOW = range(4)
+COUNTS = 4
+
+CALLEE_SHARE = 0.6
+"""Of a call's time that neither side spent: mostly the network's and the callee's queue. The rest
+stays with the caller, so that one who calls many and is slow with all of them outweighs each."""
+VARIANCE_FLOOR = 0.02
+"""Of log(1 + ms): below it a difference is real, but nobody would feel it."""
+HISTORY_MIN = 5
+"""Attempts that make a history."""
+UNUSUAL = 2.5
+"""Standard deviations from history at which one attempt's step is unusual by itself."""
+STEP_USUAL = 0.5
+"""Share of attempts that go through a step whose absence means something."""
+QUIET_AFTER = 300_000_000_000
+"""Nanoseconds without a bad outcome after which a cause's pain begins anew."""
+
+_CLIENT, _PRODUCER = 3, 4
+_STATUS_ERROR = 2
+_MINUTE = 60_000_000_000
+_SLOT = SLOT_SECONDS * 1_000_000_000
+_MILLIONTHS = 1_000_000
+
+
+class State(NamedTuple):
+    """The state of the stage."""
+
+    steps: Table
+    recent: npt.NDArray[np.float64]
+    """Shape (steps, SLOTS, COLUMNS): the last slots."""
+    base: npt.NDArray[np.float64]
+    """Shape (steps, COLUMNS): history, in the rows that are a base."""
+    score: npt.NDArray[np.float64]
+    """Shape (steps, 2): attempts that the last verdict holds a step responsible for, by kind."""
+    slots: npt.NDArray[np.int32]
+    journeys: npt.NDArray[np.float64]
+    """Shape (journeys, SLOTS, JOURNEY_COLUMNS)."""
+    past: npt.NDArray[np.float64]
+    """Shape (journeys, JOURNEY_COLUMNS)."""
+    bits: npt.NDArray[np.int32]
+    """Shape (journeys, BITS): base of each bit of `present`; NIL where unused."""
+    causes: Table
+    cause_slots: npt.NDArray[np.int32]
+    ring: npt.NDArray[np.int64]
+    """Shape (causes, RING): millionths of bad outcomes by minute."""
+    counts: npt.NDArray[np.int64]
+    events: npt.NDArray[np.uint32]
+    """Shape (journeys,): text of the event that makes an attempt good."""
+    below: npt.NDArray[np.bool_]
+    """Shape (journeys,): an error below the attempt's span is its own."""
+    clock: npt.NDArray[np.int64]
+    """Shape (1,): the second it is."""
+
+
+# Steps
+
+
+@kernel
+def _step_slot(
+    steps: Table,
+    slots: npt.NDArray[np.int32],
+    journey: int,
+    first: int,
+    second: int,
+    version: int,
+) -> int:
+    # Two arrays rather than the state: in the innermost loop, passing all of it costs more than
+    # the lookup itself.
+    mask = slots.size - 1
+    key = np.uint64(first) << np.uint64(40) ^ np.uint64(second) << np.uint64(16)
+    key ^= np.uint64(version + 2) << np.uint64(4) ^ np.uint64(journey)
+    slot = np.int64(mix(key) & np.uint64(mask))
+    while True:
+        row = slots[slot]
+        if row < 0:
+            return slot
+        known = steps[row]
+        if (
+            known.second == second
+            and known.first == first
+            and known.version == version
+            and known.journey == journey
+        ):
+            return slot
+        slot = (slot + 1) & mask
+
+
+@kernel
+def _base_of(state: State, journey: int, first: int, second: int) -> int:
+    """Row of the first version of a step; NIL where it is new."""
+    for row in range(state.counts[STEPS]):
+        known = state.steps[row]
+        if (
+            known.second == second
+            and known.first == first
+            and known.journey == journey
+            and known.version != STOP
+        ):
+            return np.int64(known.base)
+    return NIL
+
+
+@kernel
+def step(state: State, journey: int, first: int, second: int, version: int) -> int:
+    """Row of a step or a stop, a new one if there is room."""
+    slot = _step_slot(state.steps, state.slots, journey, first, second, version)
+    row = np.int64(state.slots[slot])
+    if row >= 0:
+        return row
+    # Each journey may keep one step and one stop more: those of everything beyond the limit.
+    if state.counts[STEPS] >= state.steps.shape[0] - 2 * state.past.shape[0]:
+        state.counts[STEPS_OVERFLOW] += 1
+        first = second = OTHER
+        version = STOP if version == STOP else NONE
+        slot = _step_slot(state.steps, state.slots, journey, first, second, version)
+        row = np.int64(state.slots[slot])
+        if row >= 0:
+            return row
+    row = state.counts[STEPS]
+    base = row if version == STOP else _base_of(state, journey, first, second)
+    state.counts[STEPS] += 1
+    state.slots[slot] = row
+    known = state.steps[row]
+    known.first, known.second, known.version = first, second, version
+    known.journey = journey
+    known.base = row if base < 0 else base
+    known.latest = row
+    known.bit = NIL
+    known.after = NIL
+    known.born = state.clock[0]
+    return row
+
+
+@kernel
+def reindex_steps(state: State) -> None:
+    """Builds the index of steps anew from the rows."""
+    state.slots[:] = NIL
+    for row in range(state.counts[STEPS]):
+        known = state.steps[row]
+        slot = _step_slot(
+            state.steps,
+            state.slots,
+            np.int64(known.journey),
+            known.first,
+            known.second,
+            known.version,
+        )
+        state.slots[slot] = row
+
+
+@kernel
+def _give_bit(state: State, journey: int, base: int) -> None:
+    """Gives a step its bit in `present`, while there is one."""
+    state.steps[base].bit = BITS
+    for bit in range(BITS):
+        if state.bits[journey, bit] < 0:
+            state.bits[journey, bit] = base
+            state.steps[base].bit = bit
+            return
+
+
+# What a trace says
+
+
+@kernel
+def _slot_of(time: int, now: int) -> int:
+    """Where the slot of a time is kept; the oldest one that is for what came late."""
+    return min(max(time // _SLOT, now - SLOTS + 1), now) % SLOTS
+
+
+class Work(NamedTuple):
+    """Room for one attempt."""
+
+    mine: npt.NDArray[np.int64]
+    """Step of a span; NIL outside the attempt."""
+    charged: npt.NDArray[np.int64]
+    """Step that a span's error and end are laid to: the callee's, of a call."""
+    last: npt.NDArray[np.int64]
+    """The child of a span that began last."""
+    covered: npt.NDArray[np.uint8]
+    """Whether an error lies below a span."""
+    touched: npt.NDArray[np.int64]
+    spent: npt.NDArray[np.float64]
+    """By step: nanoseconds of the attempt's critical path."""
+    marked: npt.NDArray[np.uint8]
+
+
+@kernel
+def _cover(spans: Table, first: int, count: int, covered: npt.NDArray[np.uint8]) -> bool:
+    """Marks the spans of a trace below which one failed; returns whether any failed."""
+    found = False
+    for k in range(count):
+        covered[k] = 0
+    for k in range(count):
+        if spans[first + k].status == _STATUS_ERROR:
+            found = True
+            parent = spans[first + k].parent
+            while parent >= 0 and not covered[parent]:
+                covered[parent] = 1
+                parent = spans[first + parent].parent
+    return found
+
+
+@kernel
+def _remote_child(
+    spans: Table, first: int, k: int, head: int, following: npt.NDArray[np.int64]
+) -> int:
+    found = NIL
+    while head >= 0:
+        if spans[first + head].service != spans[first + k].service:
+            found = head
+        head = following[head]
+    return found
+
+
+@kernel
+def _charge(
+    marked: npt.NDArray[np.uint8],
+    spent: npt.NDArray[np.float64],
+    touched: npt.NDArray[np.int64],
+    count: int,
+    row: int,
+    nanoseconds: float,
+) -> int:
+    """Adds time to a step; returns how many steps have been touched."""
+    if not marked[row]:
+        marked[row] = 1
+        spent[row] = 0.0
+        touched[count] = row
+        count += 1
+    spent[row] += nanoseconds
+    return count
+
+
+@kernel
+def observe(
+    state: State,
+    spans: Table,
+    starts: npt.NDArray[np.int64],
+    attempts: Table,
+    places: npt.NDArray[np.int64],
+    now: int,
+) -> None:
+    """Learns from settled traces, and writes to each attempt who could be to blame for it.
+
+    Args:
+        state: The stage's.
+        spans: SETTLED_SPAN, trace after trace.
+        starts: Shape (traces + 1,): where each trace begins.
+        attempts: ATTEMPT; `origin`, `slowest`, `present` are written, and `error` where an error
+            below counts.
+        places: Row in `spans` of each attempt's span, ascending by trace.
+        now: The slot it is.
+    """
+    most = 0
+    for t in range(starts.size - 1):
+        most = max(most, starts[t + 1] - starts[t])
+    room = scratch(most + 1)
+    work = Work(
+        np.empty(most + 1, np.int64),
+        np.empty(most + 1, np.int64),
+        np.empty(most + 1, np.int64),
+        np.empty(most + 1, np.uint8),
+        np.empty(2 * most + 2, np.int64),
+        np.empty(state.steps.shape[0], np.float64),
+        np.zeros(state.steps.shape[0], np.uint8),
+    )
+    trace, linked, failed = 0, NIL, False
+    for i in range(attempts.size):
+        while starts[trace + 1] <= places[i]:
+            trace += 1
+        first = starts[trace]
+        count = starts[trace + 1] - first
+        if linked != trace:
+            link_children(spans, first, count, room)
+            failed = _cover(spans, first, count, work.covered)
+            linked = trace
+        root = places[i] - first
+        walk(spans, first, count, root, room)
+        _attempt(
+            state,
+            spans,
+            first,
+            count,
+            root,
+            room.own,
+            room.head,
+            room.following,
+            work,
+            attempts[i],
+            np.int64(failed),
+            _slot_of(attempts[i].end, now),
+        )
+
+
+@kernel
+def _attempt(
+    state: State,
+    spans: Table,
+    first: int,
+    count: int,
+    root: int,
+    own: npt.NDArray[np.int64],
+    head: npt.NDArray[np.int64],
+    following: npt.NDArray[np.int64],
+    work: Work,
+    attempt: Row,
+    failed: int,
+    slot: int,
+) -> None:
+    journey = np.int64(attempt.journey)
+    touched = 0
+    present = np.uint64(0)
+    origin, origin_score, origin_end = NIL, -1.0, np.int64(0)
+    errors = 0
+    steps, slots, recent = state.steps, state.slots, state.recent
+    marked, spent = work.marked, work.spent
+    for k in range(count):
+        work.last[k] = NIL
+        work.mine[k] = NIL
+        if own[k] >= 0:
+            span = spans[first + k]
+            service, operation = np.int64(span.service), np.int64(span.operation)
+            version = np.int64(span.version)
+            row = np.int64(slots[_step_slot(steps, slots, journey, service, operation, version)])
+            if row < 0:
+                row = step(state, journey, service, operation, version)
+            work.mine[k] = row
+    for k in range(count):
+        if own[k] < 0:
+            continue
+        span = spans[first + k]
+        mine = work.mine[k]
+        callee = NIL
+        if span.kind == 0 or span.kind == _CLIENT:
+            remote = _remote_child(spans, first, k, head[k], following)
+            if remote >= 0:
+                callee = work.mine[remote]
+            elif span.kind == _CLIENT and span.peer != NONE:
+                callee = step(state, journey, np.int64(span.peer), np.int64(span.operation), NONE)
+                state.recent[callee, slot, SPANS] += 1
+        work.mine[k] = mine
+        work.charged[k] = mine if callee < 0 else callee
+        recent[mine, slot, SPANS] += 1
+        if callee < 0:
+            touched = _charge(marked, spent, work.touched, touched, mine, own[k])
+        else:
+            touched = _charge(
+                marked, spent, work.touched, touched, mine, (1 - CALLEE_SHARE) * own[k]
+            )
+            touched = _charge(marked, spent, work.touched, touched, callee, CALLEE_SHARE * own[k])
+        if span.kind != _CLIENT and span.kind != _PRODUCER:
+            base = np.int64(steps[mine].base)
+            steps[base].latest = mine
+            if steps[base].bit < 0:
+                _give_bit(state, journey, base)
+            if steps[base].bit < BITS:
+                present |= np.uint64(1) << np.uint64(steps[base].bit)
+        if failed != 0 and span.status == _STATUS_ERROR and not work.covered[k]:
+            culprit = work.charged[k] if span.kind == _CLIENT else mine
+            errors += 1
+            state.recent[culprit, slot, ERRORS] += 1
+            score = state.score[culprit, FAILURE]
+            if score > origin_score or (score == origin_score and span.end >= origin_end):
+                origin, origin_score, origin_end = culprit, score, span.end
+    _stops(state, spans, first, count, root, work, journey, slot)
+    attempt.present = present
+    attempt.origin = origin
+    if state.below[journey] and errors > 0:
+        attempt.error = 1
+    duration = attempt.end - attempt.start
+    attempt.slowest = _learn_times(state, work, touched, journey, slot, duration / 1e6)
+    tries = state.journeys[journey, slot]
+    tries[TRIES] += 1
+    tries[DURATION] += duration / 1e6
+    tries[FAILED] += errors > 0
+
+
+@kernel
+def _stops(
+    state: State,
+    spans: Table,
+    first: int,
+    count: int,
+    root: int,
+    work: Work,
+    journey: int,
+    slot: int,
+) -> None:
+    """Notes which step each span began last; itself where it began none."""
+    for k in range(count):
+        if work.mine[k] >= 0 and k != root:
+            parent = spans[first + k].parent
+            if parent >= 0:
+                work.last[parent] = k
+    for k in range(count):
+        if work.mine[k] >= 0:
+            parent = np.int64(state.steps[work.mine[k]].base)
+            after = work.mine[k] if work.last[k] < 0 else work.charged[work.last[k]]
+            after = np.int64(state.steps[after].base)
+            known = state.steps[parent]
+            if known.after != after:
+                known.stop = step(state, journey, parent, after, STOP)
+                known.after = after
+            row = np.int64(known.stop)
+            state.recent[row, slot, ATTEMPTS] += 1
+
+
+@kernel
+def _learn_times(
+    state: State, work: Work, touched: int, journey: int, slot: int, duration_ms: float
+) -> int:
+    """Adds an attempt's times to its steps; returns the one that made it slow, or NIL."""
+    past = state.past[journey]
+    total = duration_ms - (past[DURATION] / past[TRIES] if past[TRIES] else 0.0)
+    recent, history = state.recent, state.base
+    best, best_excess = NIL, 0.0
+    known, known_excess = NIL, 0.0
+    for n in range(touched):
+        row = work.touched[n]
+        work.marked[row] = 0
+        ms = work.spent[row] / 1e6
+        log = np.log1p(ms)
+        recent[row, slot, ATTEMPTS] += 1
+        recent[row, slot, MS] += ms
+        recent[row, slot, LOG] += log
+        recent[row, slot, SQUARES] += log * log
+        base = np.int64(state.steps[row].base)
+        times = history[base, ATTEMPTS]
+        if times < HISTORY_MIN:
+            continue
+        excess = ms - history[base, MS] / times
+        if excess <= 0:
+            continue
+        if state.score[row, LATENCY] > 0 and excess > known_excess:
+            known, known_excess = row, excess
+        if excess > best_excess:
+            mean = history[base, LOG] / times
+            variance = max(history[base, SQUARES] / times - mean * mean, 0.0)
+            if log - mean > UNUSUAL * np.sqrt(variance + VARIANCE_FLOOR):
+                best, best_excess = row, excess
+    # What is known to be slow now explains it, unless it had little to do with this attempt.
+    if known >= 0 and known_excess >= 0.3 * best_excess:
+        return known
+    return best if best_excess >= 0.3 * total else NIL
+
+
+# Verdicts
+
+
+class Evidence(NamedTuple):
+    """Attempts hurt by each step more than history explains, from the front. Shape (rows,)."""
+
+    rows: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.int64]
+    hurt: npt.NDArray[np.float64]
+    support: npt.NDArray[np.float64]
+    """Attempts that show it."""
+    strength: npt.NDArray[np.float64]
+    """Its test statistic, as a multiple of what it must be."""
+
+
+class Limits(NamedTuple):
+    """What a test statistic must be."""
+
+    t: float
+    z: float
+    stop_z: float
+    drift: float
+    """Deviation of log(1 + ms) between times without any fault."""
+    visits: float
+
+
+@kernel
+def _z(hits: float, of: float, hits_before: float, of_before: float) -> float:
+    """How many deviations a proportion is above what it was before."""
+    pooled = (hits + hits_before + 0.5) / (of + of_before + 1)
+    spread = pooled * (1 - pooled) * (1 / (of + 1) + 1 / (of_before + 1))
+    more = (hits + 0.5) / (of + 1) - (hits_before + 0.5) / (of_before + 1)
+    return more / np.sqrt(max(spread, 1e-12))
+
+
+@kernel
+def _t(now: npt.NDArray[np.float64], past: npt.NDArray[np.float64], drift: float) -> float:
+    """Welch's t of log(1 + ms), with room for drift."""
+    n, m = now[ATTEMPTS], past[ATTEMPTS]
+    mean, before = now[LOG] / n, past[LOG] / m
+    spread = max(now[SQUARES] / n - mean * mean, 0.0) + VARIANCE_FLOOR
+    spread_before = max(past[SQUARES] / m - before * before, 0.0) + VARIANCE_FLOOR
+    return (mean - before) / np.sqrt(spread / n + spread_before / m + drift * drift)
+
+
+@kernel
+def _sums(
+    state: State, last: npt.NDArray[np.bool_], hurt: npt.NDArray[np.bool_]
+) -> tuple[
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.float64],
+]:
+    """Steps in the last slots and before them, then journeys likewise."""
+    used = state.counts[STEPS]
+    now, past = np.zeros((used, COLUMNS)), state.base[:used].copy()
+    journeys_now, journeys_past = np.zeros_like(state.past), state.past.copy()
+    for row in range(used):
+        known = state.steps[row]
+        for slot in range(SLOTS):
+            seen = state.recent[row, slot]
+            if seen[ATTEMPTS] == 0 and seen[SPANS] == 0:
+                continue
+            if last[slot]:
+                for c in range(COLUMNS):
+                    now[row, c] += seen[c]
+            elif not hurt[known.journey, slot]:
+                for c in range(COLUMNS):
+                    past[known.base, c] += seen[c]
+    for j in range(state.past.shape[0]):
+        for slot in range(SLOTS):
+            for c in range(JOURNEY_COLUMNS):
+                if last[slot]:
+                    journeys_now[j, c] += state.journeys[j, slot, c]
+                elif not hurt[j, slot]:
+                    journeys_past[j, c] += state.journeys[j, slot, c]
+    return now, past, journeys_now, journeys_past
+
+
+@kernel
+def weigh(
+    state: State,
+    last: npt.NDArray[np.bool_],
+    hurt: npt.NDArray[np.bool_],
+    limits: Limits,
+    out: Evidence,
+) -> int:
+    """Compares the last slots with all before them; returns how many rows it wrote to `out`.
+
+    Args:
+        state: The stage's.
+        last: Shape (SLOTS,): which slots are the last ones.
+        hurt: Shape (journeys, SLOTS): which ones are no history.
+        limits: What differs enough.
+        out: Room for two rows a step.
+    """
+    now, past, journeys_now, journeys_past = _sums(state, last, hurt)
+    used = state.counts[STEPS]
+    begun = np.zeros(used)
+    for row in range(used):
+        begun[state.steps[row].base] += now[row, SPANS]
+    count = 0
+    for row in range(used):
+        known = state.steps[row]
+        base = known.base
+        if known.version == STOP:
+            parent = known.first
+            hits, before, of = now[row, ATTEMPTS], past[row, ATTEMPTS], past[parent, SPANS]
+            if journeys_now[known.journey, FAILED] > 0 or hits == 0 or of < HISTORY_MIN:
+                continue
+            z = _z(hits, begun[parent], before, of)
+            excess = hits - begun[parent] * (before + 0.5) / (of + 1)
+            if z > limits.stop_z and excess > 0:
+                out.rows[count], out.kind[count] = known.second, FAILURE
+                out.hurt[count], out.support[count] = excess, hits
+                out.strength[count] = z / limits.stop_z
+                count += 1
+            continue
+        n, m = now[row, ATTEMPTS], past[base, ATTEMPTS]
+        if n >= limits.visits and m >= HISTORY_MIN:
+            more_ms = now[row, MS] / n - past[base, MS] / m
+            t = _t(now[row], past[base], limits.drift) if more_ms > 0 else 0.0
+            if t > limits.t:
+                tries = journeys_past[known.journey]
+                usual_ms = tries[DURATION] / max(tries[TRIES], 1.0)
+                out.rows[count], out.kind[count] = row, LATENCY
+                out.hurt[count] = n * more_ms / max(usual_ms, 1e-6)
+                out.support[count], out.strength[count] = n, t / limits.t
+                count += 1
+        hits, of = now[row, ERRORS], past[base, SPANS]
+        if hits > 0 and of >= HISTORY_MIN:
+            z = _z(hits, now[row, SPANS], past[base, ERRORS], of)
+            excess = hits - now[row, SPANS] * (past[base, ERRORS] + 0.5) / (of + 1)
+            if z > limits.z and excess > 0:
+                out.rows[count], out.kind[count] = row, FAILURE
+                out.hurt[count], out.support[count] = excess, hits
+                out.strength[count] = z / limits.z
+                count += 1
+    return count
+
+
+# Blame
+
+
+@kernel
+def _cause_slot(
+    state: State, journey: int, service: int, operation: int, version: int, kind: int
+) -> int:
+    mask = state.cause_slots.size - 1
+    key = combine(np.uint64(service) << np.uint64(32) ^ np.uint64(operation), np.uint64(version))
+    slot = np.int64(combine(key, np.uint64(journey * 4 + kind)) & np.uint64(mask))
+    while True:
+        row = state.cause_slots[slot]
+        if row < 0:
+            return slot
+        known = state.causes[row]
+        if (
+            known.service == service
+            and known.operation == operation
+            and known.version == version
+            and known.journey == journey
+            and known.kind == kind
+        ):
+            return slot
+        slot = (slot + 1) & mask
+
+
+@kernel
+def cause(
+    state: State, journey: int, service: int, operation: int, version: int, kind: int, second: int
+) -> int:
+    """Row of a cause, a new one if there is room."""
+    slot = _cause_slot(state, journey, service, operation, version, kind)
+    row = np.int64(state.cause_slots[slot])
+    if row >= 0:
+        return row
+    if state.counts[CAUSES] >= state.causes.shape[0] - 4 * state.past.shape[0]:
+        if kind != UNATTRIBUTED:
+            state.counts[CAUSES_OVERFLOW] += 1
+            service = operation = OTHER
+            version = NONE
+        slot = _cause_slot(state, journey, service, operation, version, kind)
+        row = np.int64(state.cause_slots[slot])
+        if row >= 0:
+            return row
+    row = state.counts[CAUSES]
+    state.counts[CAUSES] += 1
+    state.cause_slots[slot] = row
+    known = state.causes[row]
+    known.service, known.operation, known.version = service, operation, version
+    known.journey = journey
+    known.kind = kind
+    known.born = second
+    return row
+
+
+@kernel
+def reindex_causes(state: State) -> None:
+    """Builds the index of causes anew from the rows."""
+    state.cause_slots[:] = NIL
+    for row in range(state.counts[CAUSES]):
+        known = state.causes[row]
+        slot = _cause_slot(
+            state,
+            np.int64(known.journey),
+            np.int64(known.service),
+            np.int64(known.operation),
+            np.int64(known.version),
+            np.int64(known.kind),
+        )
+        state.cause_slots[slot] = row
+
+
+@kernel
+def _share_of_attempts(state: State, journey: int, base: int) -> float:
+    """Share of the attempts at a journey that went through a step, in whatever version."""
+    tries = state.past[journey, TRIES]
+    through = state.base[base, ATTEMPTS]
+    for slot in range(SLOTS):
+        tries += state.journeys[journey, slot, TRIES]
+    for row in range(base, state.counts[STEPS]):
+        if state.steps[row].base == base:
+            for slot in range(SLOTS):
+                through += state.recent[row, slot, ATTEMPTS]
+    return through / tries if tries else 0.0
+
+
+@kernel
+def _missing(state: State, journey: int, present: np.uint64, second: int) -> int:
+    """Cause of an attempt whose event never came: the first step that good ones have."""
+    if present == 0:
+        return cause(state, journey, NONE, NONE, NONE, UNATTRIBUTED, second)
+    best, best_share, last = NIL, STEP_USUAL, NIL
+    for bit in range(BITS):
+        base = state.bits[journey, bit]
+        if base < 0:
+            break
+        if present >> np.uint64(bit) & np.uint64(1):
+            last = base
+            continue
+        share = _share_of_attempts(state, journey, base)
+        # Steps get their bits in the order in which they begin: of equal ones the first.
+        if share > best_share + (0.1 if best >= 0 else 0.0):
+            best, best_share = base, share
+    row = last if best < 0 else best
+    known = state.steps[state.steps[row].latest]
+    operation = state.events[journey] if best < 0 else known.second
+    return cause(state, journey, known.first, np.int64(operation), known.version, MISSING, second)
+
+
+@kernel
+def _cause_of(state: State, attempt: Row, second: int) -> int:
+    journey = np.int64(attempt.journey)
+    if attempt.error == MISSED:
+        return _missing(state, journey, attempt.present, second)
+    failed = attempt.error == ERROR or attempt.error == RECOVERED
+    row, kind = (attempt.origin, FAILURE) if failed else (attempt.slowest, LATENCY)
+    if row < 0:
+        return cause(state, journey, NONE, NONE, NONE, UNATTRIBUTED, second)
+    known = state.steps[row]
+    return cause(state, journey, known.first, known.second, known.version, kind, second)
+
+
+@kernel
+def give(state: State, bad: Table, second: int) -> None:
+    """Counts bad attempts, each under its one cause.
+
+    Args:
+        state: The stage's.
+        bad: ATTEMPT rows as the join tells them: `end` is the outcome's time, `error` its reason.
+        second: The clock.
+    """
+    now = second // 60
+    for i in range(bad.size):
+        attempt = bad[i]
+        row = _cause_of(state, attempt, second)
+        known = state.causes[row]
+        known.count += attempt.weight
+        weight, value = attempt.weight, attempt.value
+        known.value += value // _MILLIONTHS * weight + value % _MILLIONTHS * weight // _MILLIONTHS
+        if attempt.trace_hi != 0 or attempt.trace_lo != 0:
+            known.trace_hi = attempt.trace_hi
+            known.trace_lo = attempt.trace_lo
+        if attempt.end - known.time > QUIET_AFTER:
+            known.since = attempt.end
+        known.since = min(known.since, attempt.end)
+        known.time = max(known.time, attempt.end)
+        minute = min(attempt.end // _MINUTE, now)
+        if minute > now - RING:
+            state.ring[row, minute % RING] += attempt.weight
+        slot = _slot_of(attempt.end, second // SLOT_SECONDS)
+        state.journeys[np.int64(attempt.journey), slot, BAD] += 1

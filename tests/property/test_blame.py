@@ -1,0 +1,205 @@
+"""The critical path and blame against a slow, obvious reference, on traces of every shape."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outcome_exporter.blame import Blame
+from outcome_exporter.config import Config
+from outcome_exporter.kernels import blame as k
+from outcome_exporter.kernels.critical_path import link_children, scratch, walk
+from outcome_exporter.model import ATTEMPT, ERROR, MISSED, SETTLED_SPAN, SLOW
+from outcome_exporter.plan import Moved, Plan
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+
+CONFIG = Config.model_validate(
+    {
+        "journeys": [
+            {
+                "name": "buy",
+                "attempt": {"span": {"service": "a"}},
+                "outcome": {"event": "bought"},
+                "slow_above": "5ms",
+                "value": {"event": "data.total", "currency": "USD"},
+            }
+        ]
+    }
+)
+
+
+@st.composite
+def traces(draw, most=12):
+    """Spans by start, with any parents: missing, cyclic, of themselves, of skewed clocks."""
+    count = draw(st.integers(1, most))
+    rows = np.zeros(count, SETTLED_SPAN)
+    starts = sorted(draw(st.integers(0, 40)) for _ in range(count))
+    for i in range(count):
+        rows[i]["span_id"] = i + 1
+        rows[i]["start"] = START + starts[i] * 1_000_000
+        rows[i]["end"] = rows[i]["start"] + draw(st.integers(0, 40)) * 1_000_000
+        parent = draw(st.integers(-1, count - 1))
+        rows[i]["parent"] = -1 if parent == i else parent
+        rows[i]["service"] = draw(st.integers(2, 5))
+        rows[i]["operation"] = draw(st.integers(6, 8))
+        rows[i]["version"] = draw(st.integers(9, 10))
+        rows[i]["peer"] = draw(st.sampled_from([0, 0, 11]))
+        rows[i]["kind"] = draw(st.integers(0, 5))
+        rows[i]["status"] = draw(st.sampled_from([0, 1, 2]))
+    return rows
+
+
+def own_times(rows, root):
+    """The critical path by its definition: recursive, without a sort, a span at a time."""
+    own = {}
+
+    def visit(span, low, high, shift):
+        children = [c for c in range(len(rows)) if rows[c]["parent"] == span and c != root]
+        children.sort(key=lambda c: (int(rows[c]["end"]), c), reverse=True)
+        own[span] = 0
+        cursor = high
+        for child in children:
+            moved = shift + skew(rows[span], rows[child])
+            start = max(int(rows[child]["start"]) + moved, low)
+            end = min(int(rows[child]["end"]) + moved, high)
+            if end > start and end <= cursor:
+                own[span] += cursor - end
+                cursor = start
+                visit(child, start, end, moved)
+            else:
+                place = min(max(start, low), high)
+                visit(child, place, place, moved)
+        own[span] += cursor - low
+
+    visit(root, int(rows[root]["start"]), int(rows[root]["end"]), 0)
+    return own
+
+
+def skew(parent, child):
+    begin, end = int(parent["start"]), int(parent["end"])
+    start, stop = int(child["start"]), int(child["end"])
+    if parent["service"] == child["service"]:
+        return 0
+    if begin <= start and stop <= end:
+        return 0
+    if stop - start > end - begin:
+        return 0
+    if (start >= end or stop <= begin) and (parent["kind"], child["kind"]) != (3, 2):
+        return 0
+    return begin + (end - begin - (stop - start)) // 2 - start
+
+
+@given(traces(), st.integers(0, 11))
+def test_the_critical_path_is_that_of_its_definition(rows, root):
+    root %= rows.size
+    room = scratch(rows.size)
+    link_children(rows, 0, rows.size, room)
+    walk(rows, 0, rows.size, root, room)
+    found = {i: int(room.own[i]) for i in range(rows.size) if room.own[i] >= 0}
+    assert found == own_times(rows, root)
+
+
+@given(traces(), st.integers(0, 11))
+def test_the_times_of_the_critical_path_add_up_to_the_attempt(rows, root):
+    root %= rows.size
+    room = scratch(rows.size)
+    link_children(rows, 0, rows.size, room)
+    walk(rows, 0, rows.size, root, room)
+    own = room.own[: rows.size]
+    assert own[own >= 0].sum() == rows[root]["end"] - rows[root]["start"]
+    assert (own >= -1).all()
+
+
+@given(st.lists(traces(), min_size=1, max_size=6), st.data())
+def test_blame_sums_to_the_bad_and_shares_are_shares(batch, data):
+    codes = {"bought": 12}
+    blame = Blame(Plan(CONFIG), codes.__getitem__)
+    spans = np.concatenate(batch)
+    starts = np.concatenate([[0], np.cumsum([rows.size for rows in batch])]).astype(np.int64)
+    attempts = np.zeros(len(batch), ATTEMPT)
+    places = starts[:-1].copy()
+    for i, rows in enumerate(batch):
+        places[i] += data.draw(st.integers(0, rows.size - 1))
+        span = spans[places[i]]
+        attempts[i]["start"], attempts[i]["end"] = span["start"], span["end"]
+        attempts[i]["weight"] = data.draw(st.sampled_from([1_000_000, 2_500_000]))
+        attempts[i]["value"] = data.draw(st.integers(0, 10**9))
+    second = START // SECOND
+    for _ in range(12):
+        blame.advance(second)
+        blame.observe(spans, starts, attempts, places)
+        bad = attempts.copy()
+        bad["error"] = [data.draw(st.sampled_from([ERROR, SLOW, MISSED])) for _ in batch]
+        blame.give(bad, second)
+        second += 10
+    blame.advance(second)
+    assert blame.causes["count"].sum() == 12 * attempts["weight"].sum()
+    assert (blame.causes["count"] >= 0).all()
+    for window in (60 * SECOND, 300 * SECOND, 1800 * SECOND):
+        shares = [finding.share for finding in blame.findings(0, window)]
+        assert all(0 < share <= 1 for share in shares)
+        assert sum(shares) <= 1 + 1e-9
+    assert np.isfinite(blame.state.base).all()
+
+
+@given(st.lists(traces(), min_size=1, max_size=6))
+def test_the_origin_of_an_error_failed_and_nothing_below_it_did(batch):
+    blame = Blame(Plan(CONFIG), {"bought": 12}.__getitem__)
+    for rows in batch:
+        attempts = np.zeros(1, ATTEMPT)
+        attempts["start"], attempts["end"] = rows[0]["start"], rows[0]["end"]
+        blame.observe(rows, np.array([0, rows.size]), attempts, np.zeros(1, np.int64))
+        inside = own_times(rows, 0)
+        failed = {i for i in inside if rows[i]["status"] == 2}
+        covered = set()
+        for i in range(rows.size):
+            if rows[i]["status"] == 2:
+                parent = int(rows[i]["parent"])
+                while parent >= 0 and parent not in covered:
+                    covered.add(parent)
+                    parent = int(rows[parent]["parent"])
+        origins = failed - covered
+        origin = int(attempts[0]["origin"])
+        assert (origin >= 0) == bool(origins)
+        if origin >= 0 and not any(rows[i]["kind"] in (0, 3) for i in origins):
+            step = blame.state.steps[origin]
+            assert (step["first"], step["second"]) in {
+                (rows[i]["service"], rows[i]["operation"]) for i in origins
+            }
+
+
+@given(st.lists(traces(), min_size=2, max_size=8), st.integers(1, 7))
+def test_a_restored_state_goes_on_as_the_one_that_was_saved(batch, cut):
+    def feed(blame, rows, second):
+        attempts = np.zeros(1, ATTEMPT)
+        attempts["start"], attempts["end"] = rows[0]["start"], rows[0]["end"]
+        attempts["weight"] = 1_000_000
+        blame.advance(second)
+        blame.observe(rows, np.array([0, rows.size]), attempts, np.zeros(1, np.int64))
+        attempts["error"] = ERROR
+        blame.give(attempts, second)
+
+    plan = Plan(CONFIG)
+    one = Blame(plan, {"bought": 12}.__getitem__)
+    second = START // SECOND
+    for i, rows in enumerate(batch):
+        if i == cut % len(batch):
+            other = Blame(plan, {"bought": 12}.__getitem__)
+            saved = {name: array.copy() for name, array in one.dump().items()}
+            other.restore(saved, moved_nowhere(plan))
+            one = other
+        feed(one, rows, second + 30 * i)
+    whole = Blame(plan, {"bought": 12}.__getitem__)
+    for i, rows in enumerate(batch):
+        feed(whole, rows, second + 30 * i)
+    for name, array in whole.dump().items():
+        assert np.array_equal(array, one.dump()[name]), name
+
+
+def moved_nowhere(plan):
+    return Moved.between(plan.names(), plan.names())
+
+
+def test_kinds_are_those_of_the_contract():
+    assert set(k.KINDS) == {"error", "latency", "missing", "unattributed"}
