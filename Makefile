@@ -26,7 +26,7 @@ demo: install ## watch a small shop fail, and what the series say (ARGS=--fast: 
 	@$(BIN)/outcome-exporter demo $(ARGS)
 
 test: install ## run the tests (ARGS='-k name' runs some, ARGS='-m slow' the long ones)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
 lint: install ## check style and format
 	@$(BIN)/ruff check

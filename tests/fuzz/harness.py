@@ -118,7 +118,7 @@ class Eater:
         traces, logs, _ = SIGNALS
         if way.startswith("grpc"):
             signal = traces if way == "grpc traces" else logs
-            signal.submit(self.intake, encoding_of(body), body, LIMIT_BYTES)
+            self.intake.submit(signal.kind, encoding_of(body), body)
             return
         headers = [(k.encode(), v.encode()) for k, v in HTTP_HEADERS[way].items()]
         request = Request({"type": "http", "headers": headers})
