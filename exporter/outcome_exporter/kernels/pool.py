@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.model import Table
 
 NIL = -1
@@ -88,7 +88,7 @@ def cancel(wheel: Wheel, row: int) -> None:
     wheel.due[row] = -1
 
 
-@kernel
+@allocating
 def collect(wheel: Wheel, second: int) -> npt.NDArray[np.int64]:
     """Takes the rows that are due at `second` off the wheel, in no particular order."""
     count = 0
