@@ -29,6 +29,7 @@ from outcome_exporter.errors import LogCorrupt, Overloaded, StateCorrupt, Storag
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import (
     Batch,
+    Bytes,
     Encoding,
     Kind,
     Sample,
@@ -145,7 +146,7 @@ class Engine:
                 raise Overloaded(f"{waiting} {name} are pending, {limit} may be")
         self._log.wait_for_reader(_ADMISSION_SECONDS)
 
-    def decode(self, kind: Kind, payload: bytes) -> Batch:
+    def decode(self, kind: Kind, payload: bytes | Bytes) -> Batch:
         """A payload as columns, events or points, for the configuration that runs."""
         return self.pipeline.decode(kind, payload)
 

@@ -42,6 +42,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from outcome_exporter.buffers import Buffers
 from outcome_exporter.errors import DecodeError
 from outcome_exporter.kernels.otlp_schema import FIELD_NUMBERS, OPAQUE, SCHEMA, TEXT, Message
 from outcome_exporter.model import (
@@ -229,12 +230,15 @@ def _first_slot_of(head: int, tail: int, length: int) -> int:
 # Decoding ----------------------------------------------------------------------------------------
 
 
-def decode_spans(payload: bytes | Bytes, wanted: WantedKeys) -> SpanBatch:
+def decode_spans(
+    payload: bytes | Bytes, wanted: WantedKeys, buffers: Buffers | None = None
+) -> SpanBatch:
     """Decodes an `ExportTraceServiceRequest`.
 
     Args:
         payload: The request in protobuf's wire format, decompressed, below 4 GiB. Shape (bytes,).
         wanted: Attributes to read, of spans and of resources.
+        buffers: Where the columns are put; otherwise into memory of their own.
 
     Returns:
         The spans in the order of the request. The payload of the batch is the one given.
@@ -248,14 +252,15 @@ def decode_spans(payload: bytes | Bytes, wanted: WantedKeys) -> SpanBatch:
         raise DecodeError(f"trace request has {data.size} bytes; send less than 4 GiB at once")
     stack = np.empty(3 * _DEPTH_MAX, np.int64)
     span_count, resource_count = _count(data, SCHEMA, stack)
-    spans = np.empty(span_count, SPAN)
+    buffers = buffers or Buffers(0)
+    spans = buffers.take(span_count * SPAN.itemsize).view(SPAN)
     resources = np.empty(resource_count, RESOURCE)
     # Every key once is the rule; only keys that come again and again can need the second try.
     rows_max = data.size // (_SHORTEST_ROW + wanted.key_bytes_min)
     rows = min(rows_max, (span_count + resource_count) * len(wanted.slots) // 4)
     place = _NO_ROOM
     for room in (rows, rows_max):
-        attributes = np.empty(room, ATTRIBUTE)
+        attributes = buffers.take(room * ATTRIBUTE.itemsize).view(ATTRIBUTE)
         place, kept, attribute_count, rejected = _fill(
             data, wanted.slots, wanted.text, SCHEMA, stack, spans, resources, attributes
         )
@@ -263,10 +268,7 @@ def decode_spans(payload: bytes | Bytes, wanted: WantedKeys) -> SpanBatch:
             break
     if place < 0:
         raise _error_at(place)
-    # Unused room goes back; nothing else refers to the arrays yet.
-    spans.resize(kept, refcheck=False)
-    attributes.resize(attribute_count, refcheck=False)
-    return SpanBatch(data, spans, resources, attributes, rejected)
+    return SpanBatch(data, spans[:kept], resources, attributes[:attribute_count], rejected)
 
 
 def _error_at(place: int) -> DecodeError:
