@@ -78,7 +78,9 @@ _HEAD = struct.Struct("<qqqBBB")
 
 SCHEMA = Schema(
     application_id=0x4F584C47,  # "OXLG"
-    page_bytes=16_384,
+    # SQLite's largest. CPU seconds for a million spans of 78 bytes, compressed: 0.43 with 4 KiB,
+    # 0.32 with 16 KiB, 0.20 with 64 KiB. A lone small record costs a write of a whole page.
+    page_bytes=65_536,
     create=(
         """CREATE TABLE record(
             offset INTEGER PRIMARY KEY, position INTEGER NOT NULL, arrival INTEGER NOT NULL,
