@@ -38,13 +38,14 @@ from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from outcome_exporter.buffers import Buffers
 from outcome_exporter.errors import DecodeError
 from outcome_exporter.kernels.otlp_schema import FIELD_NUMBERS, OPAQUE, SCHEMA, TEXT, Message
+from outcome_exporter.kernels.words import load_word as _load_word
+from outcome_exporter.kernels.words import pointer as _pointer
+from outcome_exporter.kernels.words import row as _row
 from outcome_exporter.model import (
     ATTRIBUTE,
     RESOURCE,
@@ -288,37 +289,6 @@ _inline = njit(nogil=True, forceinline=True)
 _HIGH_BITS: Final = _word(0x8080808080808080)
 _EVERY_SECOND_BYTE: Final = _word(0x00FF00FF00FF00FF)
 _EVERY_SECOND_PAIR: Final = _word(0x0000FFFF0000FFFF)
-
-
-def _lower_pointer(_context: Any, array: Any) -> Any:  # noqa: ANN401 — numba has no types for these
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
-
-    pointer: Any = types.CPointer
-    return pointer(array.dtype)(array), generate
-
-
-def _lower_row(_context: Any, table: Any, row: Any) -> Any:  # noqa: ANN401
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return builder.gep(arguments[0], [arguments[1]])
-
-    return table.dtype(table, row), generate
-
-
-def _lower_load_word(_context: Any, payload: Any, at: Any) -> Any:  # noqa: ANN401
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        address = builder.gep(arguments[0], [arguments[1]])
-        return builder.load(builder.bitcast(address, ir.IntType(64).as_pointer()), align=1)
-
-    return types.uint64(payload, at), generate
-
-
-# The first element of an array, which must outlive the pointer.
-_pointer = cast("Callable[[Any], Any]", intrinsic(_lower_pointer))
-# A row of a structured array, by a pointer to the first.
-_row = cast("Callable[[Table, int], Any]", intrinsic(_lower_row))
-# 8 bytes from a place on as a little-endian number, however they are aligned.
-_load_word = cast("Callable[[Bytes, int], int]", intrinsic(_lower_load_word))
 
 
 class _Source(NamedTuple):
