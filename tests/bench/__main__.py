@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from tests import programs
-from tests.bench import decode, end_to_end
+from tests.bench import decode, end_to_end, stages
 from tests.bench.figures import Figure
 
 README = Path(__file__).parents[2] / "README.md"
@@ -38,6 +38,10 @@ def _end_to_end(_arguments: argparse.Namespace) -> Iterator[Figure]:
 
 CHAPTERS: dict[str, Chapter] = {
     "decode": lambda arguments: decode.figures(arguments.stream),
+    "stages": lambda arguments: stages.figures(arguments.stream),
+    "memory": lambda _arguments: stages.memory(),
+    "scrape": lambda _arguments: stages.scrape(),
+    "start": lambda _arguments: end_to_end.start(),
     "end-to-end": _end_to_end,
 }
 

@@ -119,3 +119,15 @@ def figures(collector: str | None) -> Iterator[Figure]:
                 beside,
                 ratio,
             )
+
+
+def start() -> Iterator[Figure]:
+    """From the command to ready: with nothing compiled, and as it is from the second time on."""
+    with tempfile.TemporaryDirectory() as home:
+        kept = {"NUMBA_CACHE_DIR": f"{home}/numba"}
+        seconds = []
+        for number in range(1 + ROUNDS):
+            with peers.exporter(Path(home) / str(number), CONFIG, kept) as peer:
+                seconds.append(peer.ready_seconds)
+    yield Figure("cold start to ready", f"{seconds[0]:.1f} s")
+    yield Figure("warm start to ready", f"{statistics.median(seconds[1:]):.1f} s")

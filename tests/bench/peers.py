@@ -112,10 +112,10 @@ def exporter(
     }
     (folder / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
     command = [sys.executable, "-m", "outcome_exporter", "serve", "-c", str(folder / "config.yaml")]
+    env = os.environ | (environment or {})
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # or every start would compile numba's modules
     with (folder / "exporter.log").open("wb") as said:
-        process = subprocess.Popen(
-            command, stdout=said, stderr=said, env=os.environ | (environment or {})
-        )
+        process = subprocess.Popen(command, stdout=said, stderr=said, env=env)
     return _running(Peer("outcome-exporter", process, grpc, web, metrics), "/readyz")
 
 
