@@ -37,8 +37,8 @@ types: install ## check types
 
 check: lint types test ## lint, types and test
 
-bench: install ## run the benchmarks and print their figures
-	@for bench in tests/bench/bench_*.py; do $(BIN)/python "$$bench" $(ARGS) || exit 1; done
+bench: install ## measure, beside a Collector where Go is (ARGS=--help says what there is)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 fuzz: install ## try to break what receives, for ten minutes (ARGS=60: for one)
 	@nice -n 19 $(BIN)/python -m tests.fuzz.fuzz $(ARGS)

@@ -2,8 +2,9 @@
 
 `require("prometheus")` returns the program's path. Where it is missing and this is Debian and
 root, its package is installed; a Go program is built through the Go module proxy into
-`.cache/bin`. Otherwise the test is skipped with a reason, which pytest prints at the end; with
-`CI=true` it fails instead, so that no check is lost unnoticed.
+`.cache/bin`, an OpenTelemetry Collector from the modules that are named here. Otherwise the test is
+skipped with a reason, which pytest prints at the end; with `CI=true` it fails instead, so that no
+check is lost unnoticed.
 
 Installing takes longer than a test may: call `require` in a fixture, which has no time limit.
 """
@@ -11,12 +12,13 @@ Installing takes longer than a test may: call `require` in a fixture, which has 
 import contextlib
 import fcntl
 import functools
+import json
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import pytest
@@ -36,7 +38,30 @@ class Program:
     """Debian package."""
     go: str = ""
     """Go package with its version; needs a Go compiler."""
+    collector: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Go modules of an OpenTelemetry Collector, as its builder's manifest names them."""
 
+
+_CORE = "go.opentelemetry.io/collector"
+_CONTRIB = "github.com/open-telemetry/opentelemetry-collector-contrib"
+COLLECTOR_BUILDER = f"{_CORE}/cmd/builder@v0.155.0"
+"""The newest version that the Prometheus exporter has too."""
+COLLECTOR = {
+    "receivers": (f"{_CORE}/receiver/otlpreceiver v0.155.0",),
+    "processors": (f"{_CORE}/processor/batchprocessor v0.155.0",),
+    "connectors": (f"{_CONTRIB}/connector/spanmetricsconnector v0.155.0",),
+    "exporters": (
+        f"{_CORE}/exporter/otlpexporter v0.155.0",
+        f"{_CORE}/exporter/otlphttpexporter v0.155.0",
+        f"{_CORE}/exporter/debugexporter v0.155.0",
+        f"{_CONTRIB}/exporter/prometheusexporter v0.155.0",
+    ),
+    "providers": (
+        f"{_CORE}/confmap/provider/envprovider v1.61.0",
+        f"{_CORE}/confmap/provider/fileprovider v1.61.0",
+        f"{_CORE}/confmap/provider/yamlprovider v1.61.0",
+    ),
+}
 
 PROGRAMS = {
     "prometheus": Program(("prometheus",), debian="prometheus"),
@@ -52,6 +77,7 @@ PROGRAMS = {
     "go": Program(("go",), debian="golang-go"),
     "sloth": Program(("sloth",), go="github.com/slok/sloth/cmd/sloth@v0.16.0"),
     "helm": Program(("helm",), go="helm.sh/helm/v3/cmd/helm@v3.21.4"),
+    "otelcol": Program(("otelcol",), go=COLLECTOR_BUILDER, collector=COLLECTOR),
 }
 
 
@@ -111,7 +137,7 @@ def _which(program: Program, machine: Machine) -> str | None:
 
 
 def _installed(name: str, program: Program, machine: Machine) -> str:
-    why = _build(program.go, machine) if program.go else _apt(program.debian, machine)
+    why = _build(program, machine) if program.go else _apt(program.debian, machine)
     path = _which(program, machine)
     if path is None:
         source = program.go or f"Debian's package {program.debian}"
@@ -133,7 +159,7 @@ def _apt(package: str, machine: Machine) -> str:
     return machine.run([*apt, "update"], env) or machine.run(install, env)
 
 
-def _build(package: str, machine: Machine) -> str:
+def _build(program: Program, machine: Machine) -> str:
     go = machine.which("go")
     if go is None:
         return "there is no Go compiler to build it"
@@ -144,7 +170,29 @@ def _build(package: str, machine: Machine) -> str:
         # Go's module cache is read-only by default, which `make clean` could not remove.
         "GOFLAGS": "-modcacherw -trimpath",
     }
-    return machine.run([go, "install", package], env)
+    why = machine.run([go, "install", program.go], env)
+    if why or not program.collector:
+        return why
+    return _build_collector(program, machine, go, env)
+
+
+def _build_collector(program: Program, machine: Machine, go: str, env: Mapping[str, str]) -> str:
+    builder = machine.which(PurePath(program.go.partition("@")[0]).name)
+    if builder is None:
+        return "its builder was installed, but is not on the PATH"
+    (name,) = program.commands
+    folder = CACHE / name
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "dist": {"name": name, "module": f"localhost/{name}", "output_path": str(folder)},
+        **{kind: [{"gomod": m} for m in modules] for kind, modules in program.collector.items()},
+    }
+    # JSON is YAML, too.
+    (folder / "manifest.yaml").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    generate = [builder, "--skip-compilation", "--config", str(folder / "manifest.yaml")]
+    return machine.run(generate, env) or machine.run(
+        [go, "build", "-C", str(folder), "-ldflags=-s -w", "-o", str(CACHE / "bin" / name)], env
+    )
 
 
 class ThisMachine:

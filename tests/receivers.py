@@ -38,7 +38,7 @@ LIMIT_BYTES = 1 << 20
 def decode_traces(payload: bytes) -> SpanBatch:
     """Verdict and counts of the real decoder, by the protobuf library."""
     try:
-        spans = spans_of(payload)
+        spans = spans_of(bytes(payload))
     except ProtobufError:
         raise DecodeError("no ExportTraceServiceRequest") from None
     valid = sum(

@@ -29,6 +29,7 @@ from outcome_exporter.errors import LogCorrupt, Overloaded, StateCorrupt, Storag
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import (
     Batch,
+    Bytes,
     Encoding,
     Kind,
     Sample,
@@ -44,6 +45,9 @@ logger = logging.getLogger(__name__)
 _READ_BYTES = 8 << 20
 """Payload taken in at a time: between two of them a scrape gets its turn."""
 _TICK_SECONDS = 0.25
+_ADMISSION_SECONDS = 1.0
+"""How long a request waits at most for the pipeline to catch up; then the disk holds what it is
+behind with."""
 
 
 class Clock(Protocol):
@@ -134,14 +138,15 @@ class Engine:
     # For the receivers
 
     def admit(self) -> None:
-        """Raises Overloaded while too much waits in memory."""
+        """Raises Overloaded while too much waits in memory; slows down who sends too fast."""
         if self._failure is not None:
             raise Overloaded(f"the exporter has stopped: {self._failure}", retry_after_seconds=30)
         for name, (waiting, limit) in self.pipeline.pending.items():
             if waiting >= limit:
                 raise Overloaded(f"{waiting} {name} are pending, {limit} may be")
+        self._log.wait_for_reader(_ADMISSION_SECONDS)
 
-    def decode(self, kind: Kind, payload: bytes) -> Batch:
+    def decode(self, kind: Kind, payload: bytes | Bytes) -> Batch:
         """A payload as columns, events or points, for the configuration that runs."""
         return self.pipeline.decode(kind, payload)
 

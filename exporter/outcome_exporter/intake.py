@@ -7,15 +7,20 @@ compressed, with what was decoded from it, so that nothing is decoded twice. A r
 nothing to count, because it is empty or everything in it was left out, is accepted without being
 logged: a Collector that sends ordinary logs, or metrics that no SLO reads, fills no disk.
 
-Thread-safe: there is no state of its own. A call holds at most two copies of a request, one as it
-came and one decompressed, each at most `max_request_bytes`; callers bound their threads.
+Thread-safe: there is no state but buffers that are used again. A call holds at most two copies of a
+request, one as it came and one decompressed, each at most `max_request_bytes`; callers bound their
+threads.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-from outcome_exporter.model import Accepted, Batch, Encoding, Kind, MetricBatch, SpanBatch
-from outcome_exporter.receive.compression import decompress
+from outcome_exporter.buffers import Buffers
+from outcome_exporter.model import Accepted, Batch, Bytes, Encoding, Kind, MetricBatch, SpanBatch
+from outcome_exporter.receive.compression import decompress, decompress_into
+
+_BUFFERS_BYTES = 64 << 20
+"""Kept for decompressed requests."""
 
 WHY = {
     Kind.TRACES: "spans without a valid trace id and span id were left out",
@@ -40,7 +45,7 @@ class DurableIntake:
     def __init__(
         self,
         append: Append,
-        decode: Mapping[Kind, Callable[[bytes], Batch]],
+        decode: Mapping[Kind, Callable[[Any], Batch]],
         *,
         max_request_bytes: int,
         admit: Callable[[], None],
@@ -50,7 +55,7 @@ class DurableIntake:
         Args:
             append: Makes a payload durable; may raise Overloaded or StorageError.
             decode: Turns a decompressed payload of a kind into columns or events; may raise
-                DecodeError.
+                DecodeError. Traces come as bytes or as an array of them.
             max_request_bytes: Largest payload, as it came and decompressed.
             admit: Raises Overloaded while there is no room for more.
         """
@@ -58,6 +63,7 @@ class DurableIntake:
         self._decode = decode
         self._max_request_bytes = max_request_bytes
         self._admit = admit
+        self._buffers = Buffers(_BUFFERS_BYTES)
 
     def submit(self, kind: Kind, encoding: Encoding, payload: bytes) -> Accepted:
         """Returns once the payload is durable.
@@ -69,10 +75,16 @@ class DurableIntake:
             StorageError: The log does not work.
         """
         self._admit()
-        batch = self._decode[kind](decompress(encoding, payload, self._max_request_bytes))
+        batch = self._decode[kind](self._decompressed(kind, encoding, payload))
         if _items(batch):
             self._append(kind, encoding, payload, batch)
         return Accepted(batch.rejected, WHY[kind]) if batch.rejected else Accepted()
+
+    def _decompressed(self, kind: Kind, encoding: Encoding, payload: bytes) -> bytes | Bytes:
+        limit = self._max_request_bytes
+        if kind is Kind.TRACES:
+            return decompress_into(self._buffers, encoding, payload, limit)
+        return decompress(encoding, payload, limit)
 
 
 def _items(batch: Batch) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from outcome_exporter.blame import Blame
+from outcome_exporter.buffers import Buffers
 from outcome_exporter.claims import Reader
 from outcome_exporter.config import Config
 from outcome_exporter.errors import StateCorrupt
@@ -25,6 +26,7 @@ from outcome_exporter.model import (
     OWN_KINDS,
     Batch,
     BusinessEvent,
+    Bytes,
     EventBatch,
     Kind,
     MetricBatch,
@@ -47,6 +49,8 @@ from outcome_exporter.users import ANY, BAD, Users
 STATE_VERSION = 2
 """Version of what `dump` gives; a change of any stage's rows makes a new one."""
 
+_BUFFERS_BYTES = 64 << 20
+"""Kept for the columns of requests."""
 _ANY_SIZE = 1 << 40
 """What is in the log was accepted, whatever the limit is now."""
 
@@ -64,6 +68,7 @@ class Pipeline:
         self.config = config
         self.plan = Plan(config)
         self._wanted = wanted_keys(self.plan.wanted)
+        self._buffers = Buffers(_BUFFERS_BYTES)
         self.traces = Traces(self.plan)
         self.spanmetrics = SpanMetrics(self.plan)
         self.blame = Blame(self.plan, self.traces.texts.code)
@@ -92,21 +97,27 @@ class Pipeline:
 
     # Input
 
-    def decode(self, kind: Kind, payload: bytes) -> Batch:
-        """A decompressed payload as columns, events or points; touches no state, thread-safe.
+    def decode(self, kind: Kind, payload: bytes | Bytes) -> Batch:
+        """A decompressed payload as columns, events or points; thread-safe.
+
+        Args:
+            kind: What the payload is.
+            payload: bytes; of traces also an array of them.
 
         Raises:
             DecodeError: It is not what it says it is.
         """
         match kind:
             case Kind.TRACES:
-                return decode_spans(payload, self._wanted)._replace(wanted=self._wanted)
+                return decode_spans(payload, self._wanted, self._buffers)._replace(
+                    wanted=self._wanted
+                )
             case Kind.LOGS:
-                return decode_logs(payload)
+                return decode_logs(bytes(payload))
             case Kind.CLOUDEVENTS:
-                return decode_cloudevents(payload)
+                return decode_cloudevents(bytes(payload))
             case Kind.METRICS:
-                return decode_metrics(payload, self.metrics.names)
+                return decode_metrics(bytes(payload), self.metrics.names)
             case _:
                 raise AssertionError(kind)
 

@@ -4,6 +4,7 @@ Starts the log, the pipeline, the receivers and the page, in this order, and sto
 other: no request is accepted that is not durable, and none is cut while it becomes so.
 """
 
+import gc
 import logging
 import os
 import resource
@@ -127,6 +128,8 @@ class Server:
         page = self._page.start()
         logger.info("metrics and page on port %d", page)
         warm_up(self._engine.pipeline.config)
+        # What is there now stays: the garbage collector need not look at it ever again.
+        gc.freeze()
         self._engine.start()
         self._poller.start(self._clock, lambda: self._engine.not_ready() is None)
         self.ports = page, self._rpc.start(), self._web.start()

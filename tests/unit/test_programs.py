@@ -1,6 +1,7 @@
 """Looking for programs and installing them, on machines that are made up."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +73,22 @@ def test_go_programs_are_built_into_the_cache():
     assert env["GOBIN"] == str(programs.CACHE / "bin")
 
 
+def test_a_collector_is_generated_from_its_modules_and_built(monkeypatch, tmp_path):
+    monkeypatch.setattr(programs, "CACHE", tmp_path)
+    binary, folder = str(tmp_path / "bin" / "otelcol"), tmp_path / "otelcol"
+    brings = {programs.COLLECTOR_BUILDER: ["builder"], binary: ["otelcol"]}
+    machine = FakeMachine("go", brings=brings, is_root=False)
+    assert programs.find("otelcol", machine) == "/bin/otelcol"
+    assert [line for line, _ in machine.ran] == [
+        f"/bin/go install {programs.COLLECTOR_BUILDER}",
+        f"/bin/builder --skip-compilation --config {folder}/manifest.yaml",
+        f"/bin/go build -C {folder} -ldflags=-s -w -o {binary}",
+    ]
+    manifest = json.loads((folder / "manifest.yaml").read_text())
+    for kind, modules in programs.COLLECTOR.items():
+        assert [entry["gomod"] for entry in manifest[kind]] == list(modules)
+
+
 @pytest.mark.parametrize(
     ("name", "machine", "why"),
     [
@@ -82,6 +99,7 @@ def test_go_programs_are_built_into_the_cache():
         ("prometheus", FakeMachine("apt-get"), "installed, but not on the PATH"),
         ("helm", FakeMachine("apt-get"), "there is no Go compiler to build it"),
         ("helm", FakeMachine("go", fails={"install": 1}), "install failed"),
+        ("otelcol", FakeMachine("go"), "its builder was installed, but is not on the PATH"),
     ],
 )
 def test_what_cannot_be_installed_is_missing_with_a_reason(name, machine, why):

@@ -9,9 +9,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outcome_exporter.buffers import Buffers
 from outcome_exporter.errors import DecodeError, TooLarge
 from outcome_exporter.model import Encoding
-from outcome_exporter.receive.compression import MEMBERS_MAX, decompress
+from outcome_exporter.receive.compression import MEMBERS_MAX, decompress, decompress_into
 
 
 def zstd(data: bytes) -> bytes:
@@ -126,3 +127,22 @@ def test_a_damaged_body_is_refused_or_reads_the_same(encoding, pack):
 def test_raw_deflate_is_no_deflate():
     with pytest.raises(DecodeError, match="damaged deflate body"):
         decompress(Encoding.DEFLATE, zlib.compress(DATA)[2:-4], 1 << 20)
+
+
+@pytest.mark.parametrize(("encoding", "pack"), PACKERS)
+def test_what_is_put_into_a_buffer_is_what_was_compressed(encoding, pack):
+    buffers = Buffers(1 << 30)
+    for data in (b"", DATA, random.Random(3).randbytes(1 << 20), b"x" * (3 << 20), DATA):
+        assert bytes(decompress_into(buffers, encoding, pack(data), 4 << 20)) == data
+    with pytest.raises(TooLarge):
+        decompress_into(buffers, encoding, pack(DATA), len(DATA) - 1)
+
+
+def test_a_body_that_lies_about_its_size_gets_room_as_it_comes_out():
+    for said in (0, 1, 1 << 31):
+        body = gzip.compress(b"") + gzip.compress(DATA)[:-4] + said.to_bytes(4, "little")
+        with pytest.raises(DecodeError, match="damaged gzip body"):
+            decompress_into(Buffers(1 << 30), Encoding.GZIP, body, 1 << 20)
+    members = gzip.compress(DATA * 20) + gzip.compress(b"end")
+    whole = bytes(decompress_into(Buffers(1 << 30), Encoding.GZIP, members, 2 << 20))
+    assert whole == DATA * 20 + b"end"

@@ -33,7 +33,7 @@ from outcome_exporter.kernels.attributes import (
 )
 from outcome_exporter.kernels.glob import matches
 from outcome_exporter.kernels.hashing import combine, mix
-from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.kernels.pool import NIL, Free, Wheel, give, schedule, take
 from outcome_exporter.kernels.recent import RecentArrays, remember, seen
 from outcome_exporter.kernels.texts import LENGTH_MAX, NONE, OTHER, TextArrays, find, intern
@@ -369,7 +369,7 @@ def _begin_trace(
     return row
 
 
-@kernel
+@allocating
 def ingest(
     plan: SpanPlan,
     pools: Pools,
@@ -392,8 +392,6 @@ def ingest(
         batch: The request.
         clock: (arrival, how far ahead a time may be, quiet), in ns, ns and seconds.
     """
-    arrival, future, quiet = clock[0], clock[1], clock[2]
-    last = arrival // _SECOND + 1
     scratch = np.empty(64, np.uint8)
     resources = np.zeros((batch.resources.size, 3), np.int64)
     services = np.full(batch.resources.size, NIL, np.int64)
@@ -402,6 +400,27 @@ def ingest(
         resources[r, 0] = code_of(batch, services[r], texts, scratch)
         resources[r, 1] = code_of(batch, resource_attribute(batch, r, p.VERSION), texts, scratch)
         resources[r, 2] = code_of(batch, resource_attribute(batch, r, p.POD), texts, scratch)
+    _ingest_spans(
+        plan, pools, texts, labels, cache, settled, batch, clock, scratch, resources, services
+    )
+
+
+@kernel
+def _ingest_spans(
+    plan: SpanPlan,
+    pools: Pools,
+    texts: TextArrays,
+    labels: Labels,
+    cache: Matches,
+    settled: RecentArrays,
+    batch: Batch,
+    clock: npt.NDArray[np.int64],
+    scratch: Bytes,
+    resources: npt.NDArray[np.int64],
+    services: npt.NDArray[np.int64],
+) -> None:
+    arrival, future, quiet = clock[0], clock[1], clock[2]
+    last = arrival // _SECOND + 1
     trace_hi = trace_lo = np.uint64(0)
     trace_row = NIL
     for i in range(batch.spans.size):
@@ -494,7 +513,7 @@ def _read_fixed(batch: Batch, span: int, texts: TextArrays, scratch: Bytes, pend
 # Settling
 
 
-@kernel
+@allocating
 def ripe(
     pools: Pools,
     rows: npt.NDArray[np.int64],
@@ -535,7 +554,7 @@ def totals(pools: Pools, rows: npt.NDArray[np.int64]) -> tuple[int, int, int]:
     return spans, candidates, most
 
 
-@kernel
+@allocating
 def _order_by_start(
     spans: Table,
     first: int,
@@ -570,7 +589,7 @@ def _find_span(
     return slot
 
 
-@kernel
+@allocating
 def _cut_cycles(settled: Table, first: int, count: int) -> None:
     """Makes a forest of the parents of one trace: where they run in a circle, one is taken away.
 
@@ -616,7 +635,21 @@ def _below_its_like(
     return False
 
 
-@kernel
+class Scratch(NamedTuple):
+    """Room that `settle` works in, as long as the longest trace unless said otherwise."""
+
+    table: npt.NDArray[np.int32]
+    """Index of span ids, -1 where empty; a power of two, at most half full."""
+    arrived: npt.NDArray[np.int64]
+    by_start: npt.NDArray[np.int64]
+    sources: npt.NDArray[np.int64]
+    """As long as `settled`: the pending row of each."""
+    slots: npt.NDArray[np.int64]
+    budget: npt.NDArray[np.int64]
+    """Shape (1,): steps that are left in a trace."""
+
+
+@allocating
 def settle(
     pools: Pools,
     rows: npt.NDArray[np.int64],
@@ -654,6 +687,24 @@ def settle(
     sources = np.empty(settled.size, np.int64)
     slots = np.empty(most, np.int64)
     budget = np.zeros(1, np.int64)
+    scratch = Scratch(table, arrived, by_start, sources, slots, budget)
+    return _settle(pools, rows, recent, second, seconds, settled, starts, attempts, places, scratch)
+
+
+@kernel
+def _settle(
+    pools: Pools,
+    rows: npt.NDArray[np.int64],
+    recent: RecentArrays,
+    second: int,
+    seconds: int,
+    settled: Table,
+    starts: npt.NDArray[np.int64],
+    attempts: Table,
+    places: npt.NDArray[np.int64],
+    scratch: Scratch,
+) -> int:
+    table, arrived, by_start, sources, slots, budget = scratch
     written = found = 0
     for t in range(rows.size):
         trace = pools.traces[rows[t]]

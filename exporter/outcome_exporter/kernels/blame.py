@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from outcome_exporter.kernels.critical_path import link_children, scratch, walk
 from outcome_exporter.kernels.hashing import combine, mix
-from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.kernels.pool import NIL
 from outcome_exporter.kernels.texts import NONE, OTHER
 from outcome_exporter.model import ERROR, MISSED, RECOVERED, Row, Table
@@ -307,7 +307,7 @@ def _charge(
     return count
 
 
-@kernel
+@allocating
 def observe(
     state: State,
     spans: Table,
@@ -565,7 +565,7 @@ def _t(now: npt.NDArray[np.float64], past: npt.NDArray[np.float64], drift: float
     return (mean - before) / np.sqrt(spread / n + spread_before / m + drift * drift)
 
 
-@kernel
+@allocating
 def _sums(
     state: State, last: npt.NDArray[np.bool_], hurt: npt.NDArray[np.bool_]
 ) -> tuple[
@@ -600,7 +600,7 @@ def _sums(
     return now, past, journeys_now, journeys_past
 
 
-@kernel
+@allocating
 def weigh(
     state: State,
     last: npt.NDArray[np.bool_],

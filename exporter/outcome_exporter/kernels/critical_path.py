@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.kernels.pool import NIL
 from outcome_exporter.model import Table
 
@@ -40,7 +40,7 @@ class Scratch(NamedTuple):
     """Nanoseconds of the critical path that a span spent itself; -1 outside the attempt."""
 
 
-@kernel
+@allocating
 def scratch(spans: int) -> Scratch:
     """Room for a trace of so many spans."""
     return Scratch(
@@ -55,7 +55,7 @@ def scratch(spans: int) -> Scratch:
     )
 
 
-@kernel
+@allocating
 def link_children(spans: Table, first: int, count: int, room: Scratch) -> None:
     """Lists the children of every span of `spans[first : first + count]`, the last end first."""
     order = room.order

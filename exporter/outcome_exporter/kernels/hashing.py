@@ -11,6 +11,7 @@ The mixing is that of MurmurHash3's finaliser; a text is folded eight bytes at a
 import numpy as np
 
 from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.words import load_word, pointer
 from outcome_exporter.model import Bytes
 
 _M1 = np.uint64(0xFF51AFD7ED558CCD)
@@ -47,24 +48,31 @@ def combine(hashed: np.uint64, value: np.uint64) -> np.uint64:
 @kernel
 def hash_bytes(text: Bytes, at: int, length: int, seed: np.uint64) -> np.uint64:
     """64-bit hash of `text[at : at + length]`."""
+    source = pointer(text)
     hashed = seed ^ (np.uint64(length) * _GOLDEN)
     end = at + length
     while at + 8 <= end:
-        word = (
-            np.uint64(text[at])
-            | np.uint64(text[at + 1]) << np.uint64(8)
-            | np.uint64(text[at + 2]) << np.uint64(16)
-            | np.uint64(text[at + 3]) << np.uint64(24)
-            | np.uint64(text[at + 4]) << np.uint64(32)
-            | np.uint64(text[at + 5]) << np.uint64(40)
-            | np.uint64(text[at + 6]) << np.uint64(48)
-            | np.uint64(text[at + 7]) << np.uint64(56)
-        )
-        hashed = (hashed ^ word) * _M1
+        hashed = (hashed ^ load_word(source, at)) * _M1
         hashed ^= hashed >> _S32
         at += 8
     word = _ZERO
     while at < end:
-        word = (word << _EIGHT) | np.uint64(text[at])
+        word = (word << _EIGHT) | np.uint64(source[at])
         at += 1
     return mix((hashed ^ word) * _M2)
+
+
+@kernel
+def same_bytes(one: Bytes, at: int, other: Bytes, other_at: int, length: int) -> bool:
+    """Whether two runs of bytes are equal."""
+    left, right = pointer(one), pointer(other)
+    k = 0
+    while k + 8 <= length:
+        if load_word(left, at + k) != load_word(right, other_at + k):
+            return False
+        k += 8
+    while k < length:
+        if left[at + k] != right[other_at + k]:
+            return False
+        k += 1
+    return True

@@ -1,13 +1,25 @@
-"""How kernels are compiled: once, kept on disk, and without the GIL."""
+"""How kernels are compiled: once, kept on disk, and without the GIL.
+
+A kernel borrows the arrays that it is given. Compiled without numba's runtime it neither counts
+references to them, an atomic operation each of which there were several a span (a third of the
+time of assembly), nor can it make arrays of its own. One that must is `allocating`.
+"""
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
+_njit: Any = numba.njit  # its types know nothing of `_nrt`
+
 
 def kernel(function: Function) -> Function:
     """Compiles a plain loop over arrays; typed as the function that it compiles."""
-    return cast("Function", numba.njit(cache=True, nogil=True)(function))
+    return cast("Function", _njit(cache=True, nogil=True, _nrt=False)(function))
+
+
+def allocating(function: Function) -> Function:
+    """Compiles a kernel that makes arrays, for itself or to return them."""
+    return cast("Function", _njit(cache=True, nogil=True, _nrt=True)(function))

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.kernels.hashing import combine
-from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.kernels.pool import NIL, Free, Wheel, cancel, give, schedule, take
 from outcome_exporter.kernels.recent import RecentArrays, remember
 from outcome_exporter.model import (
@@ -206,7 +206,7 @@ def _remove(side: Side, row: int) -> None:
     give(side.free, row)
 
 
-@kernel
+@allocating
 def _partners(side: Side, seeker: Row, limit: int) -> npt.NDArray[np.int64]:
     """Rows of the other side that share a key with `seeker`, by sequence, each once."""
     found = np.empty(8, np.int64)
@@ -484,7 +484,7 @@ def _mark_used(state: Outcomes, row: int) -> None:
             return
 
 
-@kernel
+@allocating
 def add_attempts(
     plan: JoinPlan, state: Outcomes, attempts: Table, moment: Moment, out: Output
 ) -> None:
@@ -548,7 +548,7 @@ def add_attempts(
             state.pending[journey] += 1
 
 
-@kernel
+@allocating
 def _claim_for(plan: JoinPlan, state: Outcomes, attempt: Row) -> int:
     """Row of the claim that an attempt finds waiting, the earliest in time; -1 for none."""
     within = plan.within[np.int64(attempt.journey)]
@@ -562,7 +562,7 @@ def _claim_for(plan: JoinPlan, state: Outcomes, attempt: Row) -> int:
     return best
 
 
-@kernel
+@allocating
 def count_partners(state: Outcomes, claims: Table) -> int:
     """At most so many attempts will be achieved by some claims."""
     count = 0
@@ -571,7 +571,7 @@ def count_partners(state: Outcomes, claims: Table) -> int:
     return count
 
 
-@kernel
+@allocating
 def add_claims(
     plan: JoinPlan,
     state: Outcomes,
@@ -623,7 +623,7 @@ def add_claims(
 # What did not arrive
 
 
-@kernel
+@allocating
 def by_sequence(rows: Table, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Rows in the order in which they became known."""
     order = np.empty(places.size, np.uint64)
@@ -632,7 +632,7 @@ def by_sequence(rows: Table, places: npt.NDArray[np.int64]) -> npt.NDArray[np.in
     return places[np.argsort(order)]
 
 
-@kernel
+@allocating
 def expire_attempts(
     plan: JoinPlan,
     state: Outcomes,
@@ -661,7 +661,7 @@ def expire_attempts(
         _remove(state.attempts, row)
 
 
-@kernel
+@allocating
 def expire_claims(state: Outcomes, rows: npt.NDArray[np.int64], moment: Moment) -> None:
     """Drops events that waited long enough; those no attempt wanted are counted."""
     for row in by_sequence(state.claims.rows, rows):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.model import Table
 
 NIL = -1
@@ -88,7 +88,7 @@ def cancel(wheel: Wheel, row: int) -> None:
     wheel.due[row] = -1
 
 
-@kernel
+@allocating
 def collect(wheel: Wheel, second: int) -> npt.NDArray[np.int64]:
     """Takes the rows that are due at `second` off the wheel, in no particular order."""
     count = 0
@@ -121,15 +121,19 @@ def next_busy(wheel: Wheel, after: int, until: int) -> int:
 class Pool:
     """A growing structured array with its free rows and, where wanted, its timers."""
 
-    def __init__(self, dtype: np.dtype[np.void], capacity: int = 1024) -> None:
-        """An empty pool."""
+    def __init__(
+        self, dtype: np.dtype[np.void], capacity: int = 1024, *, timed: bool = True
+    ) -> None:
+        """An empty pool; timers cost 16 bytes a row."""
+        self._timed = timed
+        timers = capacity if timed else 0
         self.rows: Table = np.zeros(capacity, dtype)
         self.free = Free(np.empty(capacity, np.int32), np.zeros(2, np.int64))
         self.wheel = Wheel(
             heads=np.full(WHEEL_SLOTS, NIL, np.int32),
-            following=np.full(capacity, NIL, np.int32),
-            previous=np.full(capacity, NIL, np.int32),
-            due=np.full(capacity, -1, np.int64),
+            following=np.full(timers, NIL, np.int32),
+            previous=np.full(timers, NIL, np.int32),
+            due=np.full(timers, -1, np.int64),
         )
 
     def __len__(self) -> int:
@@ -150,6 +154,8 @@ class Pool:
         capacity = max(needed, capacity * 3 // 2)
         self.rows = _grown(self.rows, capacity, 0)
         self.free = Free(_grown(self.free.stack, capacity, 0), self.free.counts)
+        if not self._timed:
+            return
         self.wheel = Wheel(
             self.wheel.heads,
             _grown(self.wheel.following, capacity, NIL),

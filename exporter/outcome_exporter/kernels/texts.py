@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.hashing import SEED_LO, hash_bytes
+from outcome_exporter.kernels.hashing import SEED_LO, hash_bytes, same_bytes
 from outcome_exporter.kernels.jit import kernel
 from outcome_exporter.model import Bytes
 
@@ -60,12 +60,10 @@ def _slot(texts: TextArrays, source: Bytes, at: int, length: int) -> int:
         if code < 0:
             return slot
         start = texts.starts[code]
-        if texts.starts[code + 1] - start == length:
-            same = 0
-            while same < length and texts.arena[start + same] == source[at + same]:
-                same += 1
-            if same == length:
-                return slot
+        if texts.starts[code + 1] - start == length and same_bytes(
+            texts.arena, start, source, at, length
+        ):
+            return slot
         slot = (slot + 1) & mask
 
 

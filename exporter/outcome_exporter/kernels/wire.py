@@ -38,12 +38,14 @@ from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
+from outcome_exporter.buffers import Buffers
 from outcome_exporter.errors import DecodeError
 from outcome_exporter.kernels.otlp_schema import FIELD_NUMBERS, OPAQUE, SCHEMA, TEXT, Message
+from outcome_exporter.kernels.words import load_word as _load_word
+from outcome_exporter.kernels.words import pointer as _pointer
+from outcome_exporter.kernels.words import row as _row
 from outcome_exporter.model import (
     ATTRIBUTE,
     RESOURCE,
@@ -229,12 +231,15 @@ def _first_slot_of(head: int, tail: int, length: int) -> int:
 # Decoding ----------------------------------------------------------------------------------------
 
 
-def decode_spans(payload: bytes | Bytes, wanted: WantedKeys) -> SpanBatch:
+def decode_spans(
+    payload: bytes | Bytes, wanted: WantedKeys, buffers: Buffers | None = None
+) -> SpanBatch:
     """Decodes an `ExportTraceServiceRequest`.
 
     Args:
         payload: The request in protobuf's wire format, decompressed, below 4 GiB. Shape (bytes,).
         wanted: Attributes to read, of spans and of resources.
+        buffers: Where the columns are put; otherwise into memory of their own.
 
     Returns:
         The spans in the order of the request. The payload of the batch is the one given.
@@ -248,14 +253,15 @@ def decode_spans(payload: bytes | Bytes, wanted: WantedKeys) -> SpanBatch:
         raise DecodeError(f"trace request has {data.size} bytes; send less than 4 GiB at once")
     stack = np.empty(3 * _DEPTH_MAX, np.int64)
     span_count, resource_count = _count(data, SCHEMA, stack)
-    spans = np.empty(span_count, SPAN)
+    buffers = buffers or Buffers(0)
+    spans = buffers.take(span_count * SPAN.itemsize).view(SPAN)
     resources = np.empty(resource_count, RESOURCE)
     # Every key once is the rule; only keys that come again and again can need the second try.
     rows_max = data.size // (_SHORTEST_ROW + wanted.key_bytes_min)
     rows = min(rows_max, (span_count + resource_count) * len(wanted.slots) // 4)
     place = _NO_ROOM
     for room in (rows, rows_max):
-        attributes = np.empty(room, ATTRIBUTE)
+        attributes = buffers.take(room * ATTRIBUTE.itemsize).view(ATTRIBUTE)
         place, kept, attribute_count, rejected = _fill(
             data, wanted.slots, wanted.text, SCHEMA, stack, spans, resources, attributes
         )
@@ -263,10 +269,7 @@ def decode_spans(payload: bytes | Bytes, wanted: WantedKeys) -> SpanBatch:
             break
     if place < 0:
         raise _error_at(place)
-    # Unused room goes back; nothing else refers to the arrays yet.
-    spans.resize(kept, refcheck=False)
-    attributes.resize(attribute_count, refcheck=False)
-    return SpanBatch(data, spans, resources, attributes, rejected)
+    return SpanBatch(data, spans[:kept], resources, attributes[:attribute_count], rejected)
 
 
 def _error_at(place: int) -> DecodeError:
@@ -286,37 +289,6 @@ _inline = njit(nogil=True, forceinline=True)
 _HIGH_BITS: Final = _word(0x8080808080808080)
 _EVERY_SECOND_BYTE: Final = _word(0x00FF00FF00FF00FF)
 _EVERY_SECOND_PAIR: Final = _word(0x0000FFFF0000FFFF)
-
-
-def _lower_pointer(_context: Any, array: Any) -> Any:  # noqa: ANN401 — numba has no types for these
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
-
-    pointer: Any = types.CPointer
-    return pointer(array.dtype)(array), generate
-
-
-def _lower_row(_context: Any, table: Any, row: Any) -> Any:  # noqa: ANN401
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        return builder.gep(arguments[0], [arguments[1]])
-
-    return table.dtype(table, row), generate
-
-
-def _lower_load_word(_context: Any, payload: Any, at: Any) -> Any:  # noqa: ANN401
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        address = builder.gep(arguments[0], [arguments[1]])
-        return builder.load(builder.bitcast(address, ir.IntType(64).as_pointer()), align=1)
-
-    return types.uint64(payload, at), generate
-
-
-# The first element of an array, which must outlive the pointer.
-_pointer = cast("Callable[[Any], Any]", intrinsic(_lower_pointer))
-# A row of a structured array, by a pointer to the first.
-_row = cast("Callable[[Table, int], Any]", intrinsic(_lower_row))
-# 8 bytes from a place on as a little-endian number, however they are aligned.
-_load_word = cast("Callable[[Bytes, int], int]", intrinsic(_lower_load_word))
 
 
 class _Source(NamedTuple):

@@ -1,0 +1,47 @@
+"""What numba's arrays cannot say: pointers, and words that are not aligned.
+
+A pointer has no bounds, no reference count, and no negative places to be asked about: whoever takes
+one answers for every place it reads. Little-endian machines only.
+"""
+
+from typing import TYPE_CHECKING, Any, cast
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from outcome_exporter.model import Bytes, Table
+
+
+def _lower_pointer(_context: Any, array: Any) -> Any:  # noqa: ANN401 — numba has no types for these
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+    pointer: Any = types.CPointer
+    return pointer(array.dtype)(array), generate
+
+
+def _lower_row(_context: Any, table: Any, row: Any) -> Any:  # noqa: ANN401
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return table.dtype(table, row), generate
+
+
+def _lower_load_word(_context: Any, payload: Any, at: Any) -> Any:  # noqa: ANN401
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        address = builder.gep(arguments[0], [arguments[1]])
+        return builder.load(builder.bitcast(address, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(payload, at), generate
+
+
+# The first element of an array, which must outlive the pointer.
+pointer = cast("Callable[[Any], Any]", intrinsic(_lower_pointer))
+# A row of a structured array, by a pointer to the first.
+row = cast("Callable[[Table, int], Any]", intrinsic(_lower_row))
+# 8 bytes from a place on as a little-endian number, however they are aligned.
+load_word = cast("Callable[[Bytes, int], int]", intrinsic(_lower_load_word))

@@ -1,0 +1,150 @@
+"""The stages in one process: what a span costs beside receiving it, and what makes it cost more.
+
+CPU time of the thread that does the work; every figure is the median of rounds.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tests.bench import load
+from tests.bench.end_to_end import CONFIG
+from tests.bench.figures import Figure
+
+from outcome_exporter.config import Config
+from outcome_exporter.exposition import render
+from outcome_exporter.model import SETTLED_SPAN, Encoding, Kind, Record
+from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.snapshot import snapshot
+
+ROUNDS = 3
+REQUESTS = 60
+APART = load.SECOND // 5
+"""Between requests: 40,000 spans a second, 440,000 of them pending."""
+
+
+def config(**changes: object) -> Config:
+    """The configuration of the end-to-end run with the default times of traces."""
+    return Config.model_validate(CONFIG | {"traces": {}, "time": {}} | changes)
+
+
+def journeys(count: int, slos: int = 2) -> list[dict]:
+    """Journeys of which the first matches the checkouts, and the others no span."""
+    (checkout,) = CONFIG["journeys"]
+    return [
+        checkout
+        | {
+            "name": f"journey-{number}",
+            "attempt": {
+                "span": {"service": "frontend", "name": f"POST /api/checkout{number or ''}"}
+            },
+            "slos": [
+                {"name": f"slo-{number}-{slo}", "objective": 99, "good": {"error": False}}
+                for slo in range(slos)
+            ],
+        }
+        for number in range(count)
+    ]
+
+
+def run(configured: Config, payloads: list[bytes]) -> float:
+    """CPU seconds from bytes to settled traces."""
+    pipeline = Pipeline(configured)
+    arrival = 0
+    begun = time.thread_time()
+    for number, payload in enumerate(payloads):
+        arrival = load.BEGAN + number * APART + load.SECOND
+        batch = pipeline.decode(Kind.TRACES, payload)
+        pipeline.ingest(Record(number, arrival, Kind.TRACES, Encoding.NONE, payload, batch))
+    pipeline.advance(arrival + 300 * load.SECOND)
+    return time.thread_time() - begun
+
+
+def microseconds(configured: Config, payloads: list[bytes], spans: int) -> float:
+    """CPU time of a span."""
+    return statistics.median(run(configured, payloads) for _ in range(ROUNDS)) / spans * 1e6
+
+
+def figures(streams: list[Path]) -> Iterator[Figure]:
+    """Decode, assembly, settling and span metrics; and how that grows."""
+    payloads = [request.payload for request in load.synthetic(REQUESTS)]
+    spans = REQUESTS * load.SPANS
+    one = config()
+    run(one, payloads[:2])
+    base = microseconds(one, payloads, spans)
+    yield Figure("decode, assemble, settle, span metrics", f"{base:.2f} CPU s a million spans")
+    half = microseconds(one, payloads[: REQUESTS // 2], spans // 2)
+    yield Figure("growth: twice the spans", f"{base / half:.2f} times a span's cost")
+    for what, before, after in (
+        ("100 journeys instead of 1", journeys(1), journeys(100)),
+        ("1,000 SLOs instead of 20, in 20 journeys", journeys(20, 1), journeys(20, 50)),
+    ):
+        less, more = (
+            microseconds(config(journeys=these), payloads, spans) for these in (before, after)
+        )
+        yield Figure(f"growth: {what}", f"{more / less:.2f} times a span's cost")
+    for stream in streams:
+        recorded = list(load.recorded(stream, 50))
+        pipeline = Pipeline(one)
+        count = sum(pipeline.decode(Kind.TRACES, payload).spans.size for payload in recorded)
+        cost = microseconds(one, recorded, count)
+        yield Figure(f"recorded, {stream.parent.name}", f"{cost:.2f} CPU s a million spans")
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * 4096
+
+
+def memory() -> Iterator[Figure]:
+    """What a pending span holds: growth of the process while a million more become pending."""
+    pipeline = Pipeline(config(limits={"pending_spans": 5_000_000}))
+    requests = load.synthetic(250, apart=load.SECOND // 1000)
+    before = held = 0
+    for number, request in enumerate(requests):
+        if number == 125:
+            gc.collect()
+            before, held = resident_bytes(), len(pipeline.traces.spans)
+        batch = pipeline.decode(Kind.TRACES, request.payload)
+        arrival = load.BEGAN + load.SECOND + number
+        pipeline.ingest(Record(number, arrival, Kind.TRACES, Encoding.NONE, request.payload, batch))
+    gc.collect()
+    more = len(pipeline.traces.spans) - held
+    yield Figure(
+        "memory of a pending span, its trace included",
+        f"{(resident_bytes() - before) / more:.0f} bytes",
+    )
+
+
+def scrape() -> Iterator[Figure]:
+    """Time of a scrape, and how long of it the pipeline waits."""
+    for series in (10_000, 100_000):
+        operations = series // 20
+        pipeline = Pipeline(config(limits={"operations": operations + 100}))
+        code = pipeline.traces.texts.code
+        spans = np.zeros(operations, SETTLED_SPAN)
+        spans["service"] = code("frontend")
+        spans["operation"] = [code(f"GET /api/page/{number}") for number in range(operations)]
+        spans["end"] = 1_000_000
+        pipeline.spanmetrics.add(spans, 0)
+        pipeline.advance(load.BEGAN)
+        held = [_seconds(partial(snapshot, pipeline)) for _ in range(ROUNDS)]
+        shown = snapshot(pipeline)
+        written = [_seconds(partial(render, shown, openmetrics=True)) for _ in range(ROUNDS)]
+        lines = render(shown, openmetrics=True).count(b"\n")
+        yield Figure(
+            f"/metrics, {lines:,} lines",
+            f"{statistics.median(held) + statistics.median(written):.2f} s, "
+            f"the pipeline waits for {statistics.median(held) * 1000:.0f} ms",
+        )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.thread_time()
+    work()
+    return time.thread_time() - begun
