@@ -195,6 +195,20 @@ Url = Annotated[
     Field(pattern=f"^({_URL})?$"),
     _matching(f"({_URL})?", "is no web address; begin with https:// or http://"),
 ]
+_TRACE_URL = r"https?://[^\s/{]+/((?!\{trace_id\})\S)*\{trace_id\}((?!\{trace_id\})\S)*"
+TraceUrl = Annotated[
+    str,
+    Field(
+        examples=["https://traces.example.com/trace/{trace_id}"],
+        json_schema_extra={"pattern": f"^{_TRACE_URL}$"},
+    ),
+    _matching(
+        _TRACE_URL,
+        "leads to no trace; write it like https://traces.example.com/trace/{trace_id}, "
+        "with {trace_id} once",
+    ),
+]
+"""Where one trace is found."""
 _ORIGIN = r"https?://[^\s/*]+"
 Origin = Annotated[
     str,
@@ -877,11 +891,6 @@ class Alerts(Model):
         examples=["https://grafana.example.com/d/outcomes"],
     )
     """Dashboard that alerts link, with the time range and the variables `slo` and `journey`."""
-    trace: Url = Field(
-        default="",
-        examples=["https://traces.example.com/search?service={service}&operation={operation}"],
-    )
-    """Trace search that alerts link: {service}, {operation} and {version} are the top cause's."""
 
 
 class Config(Model):
@@ -896,6 +905,14 @@ class Config(Model):
     self_tracing: SelfTracing | None = None
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
+    trace_url: TraceUrl | None = None
+    """Where a trace is found, for links from the page, the dashboards and `explain`."""
+    trace_search_url: Url = Field(
+        default="",
+        examples=["https://traces.example.com/search?service={service}&operation={operation}"],
+    )
+    """Where traces of a cause are found, for alerts, since Prometheus tells them no trace id:
+    {service}, {operation} and {version} are the top cause's."""
     prometheus: Prometheus | None = None
     corrections: tuple[Correction, ...] = ()
     journeys: tuple[Journey, ...] = ()

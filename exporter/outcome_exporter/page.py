@@ -86,6 +86,14 @@ class Reason(NamedTuple):
     tone: Tone
 
 
+class Trace(NamedTuple):
+    """An example."""
+
+    id: str
+    url: str
+    """Where it is found; empty where nobody said."""
+
+
 _REASONS = {
     "ok": Reason("fine", "The user got what they came for, without pain.", "good"),
     "error": Reason("failed", "A technical error, and the business event never came.", "bad"),
@@ -169,6 +177,8 @@ class OutcomeRow:
     count: str
     share: str
     percent: float
+    trace: Trace | None
+    """The last attempt that ended so, if it was bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +194,7 @@ class Cause:
     facts: Sequence[str]
     percent: float
     """Length of its bar."""
-    trace_id: str
+    trace: Trace | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +244,10 @@ def render_page(
         (_promise(promised, read) for promised in config.slos),
         key=lambda promise: (promise.state, promise.remaining),
     )
-    journeys = [_journey(journey, read, now_unix_nano) for journey in _in_need(config, promises)]
+    journeys = [
+        _journey(journey, read, now_unix_nano, config.trace_url)
+        for journey in _in_need(config, promises)
+    ]
     return _template().render(
         style=Markup(_STYLE),  # noqa: S704 our own file
         refresh_seconds=REFRESH_SECONDS if refresh else None,
@@ -520,7 +533,9 @@ def _in_need(config: Config, promises: Sequence[Promise]) -> list[Journey]:
     )
 
 
-def _journey(journey: Journey, read: _Reader, now_unix_nano: int) -> JourneyCard:
+def _journey(
+    journey: Journey, read: _Reader, now_unix_nano: int, trace_url: str | None
+) -> JourneyCard:
     pending = read.value(series.PENDING_ATTEMPTS, journey.name)
     currency = journey.value.currency if journey.value else ""
     return JourneyCard(
@@ -528,7 +543,7 @@ def _journey(journey: Journey, read: _Reader, now_unix_nano: int) -> JourneyCard
         title=journey.title or journey.name,
         owner=journey.owner,
         runbook=_link(journey.runbook),
-        outcomes=_outcomes(journey, read),
+        outcomes=_outcomes(journey, read, trace_url),
         money=[
             (
                 state,
@@ -540,11 +555,11 @@ def _journey(journey: Journey, read: _Reader, now_unix_nano: int) -> JourneyCard
         ],
         users=_users(journey, read) if journey.user else [],
         pending=words.count(pending),
-        causes=_causes(journey, currency, read, now_unix_nano),
+        causes=_causes(journey, currency, read, now_unix_nano, trace_url),
     )
 
 
-def _outcomes(journey: Journey, read: _Reader) -> list[OutcomeRow]:
+def _outcomes(journey: Journey, read: _Reader, trace_url: str | None) -> list[OutcomeRow]:
     counts = {
         reason: sum(
             value
@@ -556,6 +571,12 @@ def _outcomes(journey: Journey, read: _Reader) -> list[OutcomeRow]:
     if journey.outcome is None:
         counts = {reason: counts[reason] for reason in ("ok", "error", "slow")}
     total = sum(counts.values())
+    examples: dict[str, Sample] = {}
+    for sample in read.samples(series.ATTEMPTS):
+        if sample.labels[0] == journey.name and sample.exemplar is not None:
+            last = examples.get(sample.labels[2], sample).exemplar
+            if last is not None and sample.exemplar.time_unix_nano >= last.time_unix_nano:
+                examples[sample.labels[2]] = sample
     worst = max((count for reason, count in counts.items() if reason != "ok"), default=0.0)
     return [
         OutcomeRow(
@@ -564,6 +585,7 @@ def _outcomes(journey: Journey, read: _Reader) -> list[OutcomeRow]:
             words.fine_share(count / total) if total else "",
             # Bars compare the bad reasons with each other: beside what is fine none would show.
             100 * count / worst if worst and reason != "ok" else 0.0,
+            _trace(examples[reason], trace_url) if reason in examples else None,
         )
         for reason, count in counts.items()
     ]
@@ -577,7 +599,16 @@ def _users(journey: Journey, read: _Reader) -> list[str]:
     ]
 
 
-def _causes(journey: Journey, currency: str, read: _Reader, now_unix_nano: int) -> list[Cause]:
+def _trace(sample: Sample, trace_url: str | None) -> Trace | None:
+    if sample.exemplar is None:
+        return None
+    trace_id = sample.exemplar.trace_id
+    return Trace(trace_id, (trace_url or "").replace("{trace_id}", trace_id))
+
+
+def _causes(
+    journey: Journey, currency: str, read: _Reader, now_unix_nano: int, trace_url: str | None
+) -> list[Cause]:
     """The causes that explain most now, where that is known, then those with most on record."""
     blamed = {
         sample.labels[1:]: sample
@@ -599,7 +630,6 @@ def _causes(journey: Journey, currency: str, read: _Reader, now_unix_nano: int) 
         service, operation, version, kind = cause
         on_record = read.value(series.BLAME, journey.name, *cause) / total
         share = shares.get(cause, 0.0)
-        exemplar = blamed[cause].exemplar
         causes.append(
             Cause(
                 what=" ".join(part for part in (service, operation, version) if part) or "unknown",
@@ -608,7 +638,7 @@ def _causes(journey: Journey, currency: str, read: _Reader, now_unix_nano: int) 
                 changes=_changes(service, version, read, now_unix_nano),
                 facts=_facts(journey, currency, cause, read),
                 percent=100 * (share if shares else on_record),
-                trace_id=exemplar.trace_id if exemplar else "",
+                trace=_trace(blamed[cause], trace_url),
             )
         )
     return causes

@@ -69,7 +69,8 @@ SUSPECT_SCORE = Family(
 CAUSE_SHARE = Family(
     "outcome_cause_share",
     "gauge",
-    "Share of a journey's bad outcomes in the window that a cause explains; top causes only.",
+    "Share of a journey's bad outcomes in the window that a cause explains, of 1m and 5m beyond "
+    "the usual; top causes only.",
     ("journey", "window", *CAUSE),
 )
 CAUSE_SINCE = Family(

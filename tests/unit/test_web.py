@@ -299,3 +299,20 @@ def test_scrapes_wait_for_each_other_and_health_waits_for_none(exporter):
 def test_templates_are_packaged_beside_the_module():
     folder = Path(render.__code__.co_filename).parent / "templates"
     assert {file.name for file in folder.iterdir()} >= {"page.html.jinja", "page.css"}
+
+
+def test_the_page_links_the_traces_of_bad_outcomes_and_causes(exporter):
+    exporter.snapshot = snapshots.burning().snapshot
+    exporter.config = snapshots.CONFIG.model_copy(
+        update={"trace_url": "https://traces.example.com/trace/{trace_id}?view=tree"}
+    )
+    page = exporter.ask("/").text
+    samples = exporter.snapshot[series.BLAME]
+    trace_id = next(s.exemplar.trace_id for s in samples if s.exemplar is not None)
+    link = f'href="https://traces.example.com/trace/{trace_id}?view=tree"'
+    assert page.count(link) > 1
+    assert page.count(f"{link} title=") == len(
+        {s.labels[2] for s in exporter.snapshot[series.ATTEMPTS] if s.exemplar is not None}
+    )
+    exporter.config = snapshots.CONFIG
+    assert "traces.example.com" not in exporter.ask("/").text

@@ -22,5 +22,5 @@ def read(config: Config) -> Knowledge:
     return Knowledge(
         titles={j.name: j.title for j in config.journeys if j.title is not None},
         currencies=frozenset(j.value.currency for j in config.journeys if j.value is not None),
-        trace_url=str(getattr(config, "trace_url", "") or ""),
+        trace_url=config.trace_url or "",
     )

@@ -101,7 +101,7 @@ def _written(found: Iterable[alerts.Alert], config: Config) -> Iterator[_RULE]:
         links = {
             "runbook_url": alert.runbook_url,
             "dashboard_url": messages.dashboard_url(settings.dashboard, variables),
-            "trace_url": messages.trace_url(settings.trace) if variables else "",
+            "trace_url": messages.trace_url(config.trace_search_url) if variables else "",
         }
         yield {
             "alert": alert.name,
