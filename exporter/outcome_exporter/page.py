@@ -615,7 +615,7 @@ def _causes(
         for sample in read.samples(series.BLAME)
         if sample.labels[0] == journey.name and sample.value
     }
-    shares = _shares(journey, read)
+    shares, when = _shares(journey, read)
     order = sorted(
         blamed,
         key=lambda cause: (
@@ -634,7 +634,9 @@ def _causes(
             Cause(
                 what=" ".join(part for part in (service, operation, version) if part) or "unknown",
                 kind=_KINDS.get(kind, kind),
-                now=f"{words.small_share(share)} of bad outcomes in the last hour" if share else "",
+                now=f"{words.small_share(share)} of bad outcomes in the last {when}"
+                if share
+                else "",
                 changes=_changes(service, version, read, now_unix_nano),
                 facts=_facts(journey, currency, cause, read),
                 percent=100 * (share if shares else on_record),
@@ -655,12 +657,18 @@ def _facts(journey: Journey, currency: str, cause: tuple[str, ...], read: _Reade
     return facts
 
 
-def _shares(journey: Journey, read: _Reader) -> dict[tuple[str, ...], float]:
-    return {
-        labels[2:]: share
-        for labels, share in read.table(series.CAUSE_SHARE).items()
-        if labels[:2] == (journey.name, "1h")
-    }
+def _shares(journey: Journey, read: _Reader) -> tuple[dict[tuple[str, ...], float], str]:
+    """Who is blamed, and over which time: now, as in an alert; if nobody is, in the last hour."""
+
+    def over(window: str) -> dict[tuple[str, ...], float]:
+        return {
+            labels[2:]: share
+            for labels, share in read.table(series.CAUSE_SHARE).items()
+            if labels[:2] == (journey.name, window)
+        }
+
+    now = over("5m")
+    return (now, "5 minutes") if now else (over("1h"), "hour")
 
 
 def _changes(service: str, version: str, read: _Reader, now_unix_nano: int) -> list[str]:

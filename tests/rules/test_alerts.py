@@ -31,15 +31,16 @@ CAUSE = {
     "cause_version": "1.4.2",
     "cause_kind": "error",
 }
-UNKNOWN = {
-    "cause_service": "",
-    "cause_operation": "",
-    "cause_version": "",
-    "cause_kind": "unattributed",
+SECOND_CAUSE = {
+    "cause_service": "inventory",
+    "cause_operation": "GET /stock",
+    "cause_version": "2.3.0",
+    "cause_kind": "latency",
 }
 CAUSES = (
-    "Cause: 87 % blamed on payment / POST /charge 1.4.2, errors, for {since}; "
-    "version 1.4.2 came {ago} ago, after 1.4.1. Then 13 % unattributed."
+    "Cause: 87 % in the last {window} blamed on payment / POST /charge 1.4.2, errors, for {since}; "
+    "version 1.4.2 came {ago} ago, after 1.4.1. "
+    "Then 13 % in the last {window} blamed on inventory / GET /stock 2.3.0, slowness."
 )
 
 
@@ -134,11 +135,11 @@ def pain():
     }
 
 
-def causes():
-    share = {"journey": "checkout", "window": "1h"}
+def causes(window="5m"):
+    share = {"journey": "checkout", "window": window}
     return {
         timeline.series("outcome_cause_share", **share, **CAUSE): "0.87x200",
-        timeline.series("outcome_cause_share", **share, **UNKNOWN): "0.13x200",
+        timeline.series("outcome_cause_share", **share, **SECOND_CAUSE): "0.13x200",
         timeline.series("outcome_cause_since_seconds", journey="checkout", **CAUSE): "0+60x200",
         # A Unix time: two minutes before the test's first one.
         timeline.series(
@@ -167,7 +168,7 @@ def test_a_burning_budget_pages_with_all_that_the_next_step_needs(check, rules):
             "description": "In the last hour 460 of 6000 attempts failed checkout-success. "
             "148 users were hit. USD 27000 at risk, USD 20250 lost for good.\n"
             "Error budget: 97.7 % left, gone in 10d 16h at the rate of the last 6 hours.\n"
-            + CAUSES.format(since="45m", ago="47m")
+            + CAUSES.format(window="5m", since="45m", ago="47m")
             + "\nBy reason: error 360, recovered 90. Ruled out, no attempt was: missed, slow.",
             "runbook_url": RUNBOOK,
             "dashboard_url": dashboard(45, journey="checkout", slo="checkout-success"),
@@ -179,6 +180,31 @@ def test_a_burning_budget_pages_with_all_that_the_next_step_needs(check, rules):
         silent(39, FAST, SLOW) | {("45m", FAST): [page], ("45m", SLOW): []},
         rules,
     )
+
+
+def test_who_hurts_now_is_named_and_who_hurt_within_the_hour_only_once_nobody_does(check):
+    earlier = {
+        timeline.series(
+            "outcome_cause_share", journey="checkout", window="1h", **SECOND_CAUSE
+        ): "0.9x200",
+        timeline.series(
+            "outcome_cause_share", journey="checkout", window="5m", **CAUSE
+        ): "0.8x44 stale",
+    }
+    series = slo_series((60, 90, 10)) | earlier
+    now = "Cause: 80 % in the last 5m blamed on payment / POST /charge 1.4.2, errors."
+    then = "Cause: 90 % in the last 1h blamed on inventory / GET /stock 2.3.0, slowness."
+    for at, cause in ((44, now), (45, then)):
+        said = said_by(check, series, at)
+        assert cause in said, said
+        assert said.count("blamed on") == 1
+
+
+def said_by(check, series, at):
+    """What a page says, in promtool's words."""
+    with pytest.raises(AssertionError) as raised:
+        check(series, silent(at, FAST))
+    return str(raised.value)
 
 
 def test_without_causes_or_money_the_message_says_what_is_known(check):
@@ -420,18 +446,19 @@ def test_money_below_the_amount_or_without_one_is_no_alert(check):
 CHANGE = "OutcomeChangeBurnsBudget"
 
 
-def test_a_change_that_burns_budget_opens_a_ticket(check):
+@pytest.mark.parametrize("window", ["5m", "1h"])
+def test_a_change_that_burns_budget_opens_a_ticket(check, window):
     ticket = Firing(
         OWNED | {"cause_service": "payment", "cause_version": "1.4.2", "severity": "ticket"},
         journey_texts(
             10,
             "payment 1.4.2 burns the error budget since it came",
-            "It came 12m ago, and explains 87 % of what went wrong in the last hour. Rolling it "
-            f"back is worth a thought.\n{CAUSES.format(since='10m', ago='12m')}\n",
+            "It came 12m ago, and explains 87 % of what goes wrong. Rolling it back is worth a "
+            f"thought.\n{CAUSES.format(window=window, since='10m', ago='12m')}\n",
             TRACE,
         ),
     )
-    series = slo_series((20, 90, 10)) | causes()
+    series = slo_series((20, 90, 10)) | causes(window)
     check(series, {("10m", CHANGE): [ticket]})
 
 

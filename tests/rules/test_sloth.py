@@ -78,6 +78,7 @@ def test_the_numbers_are_exact_where_an_hour_is_quiet(promtool, tmp_path):
     verify(promtool, tmp_path, OURS, series, {}, queries=queries)
 
 
+@pytest.mark.slow  # built with Go, which takes minutes the first time
 def test_names_and_labels_are_those_that_sloth_itself_writes(slo_generator, tmp_path):
     spec = {
         "version": "prometheus/v1",

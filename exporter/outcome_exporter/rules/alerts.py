@@ -226,7 +226,7 @@ def _change() -> Alert:
         "ticket",
         _owned(f"""\
 max by ({_JOURNEY}, cause_service, cause_version) (
-  outcome_cause_share{{window="1h",cause_version!=""}} >= 0.5
+  outcome_cause_share{{window=~"5m|1h",cause_version!=""}} >= 0.5
 )
 and on ({KEPT}, cause_service, cause_version)
   label_replace(
@@ -249,8 +249,8 @@ and on ({_JOURNEY})
         summary=f"{messages.JOURNEY_TITLE}: {{{{ $labels.cause_service }}}} "
         "{{ $labels.cause_version }} burns the error budget since it came",
         description=_lines(
-            f"It came {ago} ago, and explains {{{{ $value | {messages.RATIO} }}}} of what went "
-            f"wrong in the last hour. Rolling it back is worth a thought.{messages.pain()}",
+            f"It came {ago} ago, and explains {{{{ $value | {messages.RATIO} }}}} of what goes "
+            f"wrong. Rolling it back is worth a thought.{messages.pain()}",
             _WHAT_HAPPENED,
         ),
         runbook_url=messages.JOURNEY_RUNBOOK,

@@ -13,7 +13,12 @@ _CAUSE = "cause_service=%q,cause_operation=%q,cause_version=%q,cause_kind=%q"
 _CAUSE_VALUES = (
     ".Labels.cause_service .Labels.cause_operation .Labels.cause_version .Labels.cause_kind"
 )
-_TOP = 'sort_desc(topk({number}, outcome_cause_share{{journey=%q,window="1h"{matching}}}))'
+_TOP = (
+    'sort_desc(topk({number}, outcome_cause_share{{journey=%[1]q,window="5m"}} '
+    'or on (journey) outcome_cause_share{{journey=%[1]q,window="1h"}}))'
+)
+"""Who is blamed in the last five minutes, which is tested against history and says within seconds
+what began; once they are over, who was in the last hour."""
 _TIMES = "\u00d7"
 _DASHBOARD_SECONDS = 3 * 3600
 """What a dashboard shows when it is opened from an alert."""
@@ -153,12 +158,11 @@ def causes() -> str:
         "{{ with .Labels.previous_version }}, after {{ . }}{{ end }}{{ end }}",
     )
     cause = (
-        f"{{{{ .Value | {RATIO} }}}} "
-        '{{ if eq .Labels.cause_kind "unattributed" }}unattributed'
-        f"{{{{ else }}}}blamed on {named}{since}{change}{{{{ end }}}}"
+        f"{{{{ .Value | {RATIO} }}}} in the last {{{{ .Labels.window }}}} "
+        f"blamed on {named}{since}{change}"
     )
     return found(
-        _TOP.format(number=3, matching=""),
+        _TOP.format(number=3),
         "$labels.journey",
         f"Cause: {listed(cause, '. Then ')}.",
         "Cause: unattributed.",
@@ -204,8 +208,4 @@ def trace_url(base: str) -> str:
     url = base
     for name in ("service", "operation", "version"):
         url = url.replace(f"{{{name}}}", f'{{{{ . | first | label "cause_{name}" | urlquery }}}}')
-    return found(
-        _TOP.format(number=1, matching=',cause_kind!="unattributed"'),
-        "$labels.journey",
-        url,
-    )
+    return found(_TOP.format(number=1), "$labels.journey", url)
