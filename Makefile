@@ -15,8 +15,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 UV := $(shell command -v uv)
+LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate pyproject.toml
 
-.PHONY: help demo test lint types check bench fuzz lock clean install
+.PHONY: help demo test lint types check bench fuzz chart lock clean install
 
 help: ## this help
 	@echo 'outcome-exporter: make TARGET'
@@ -27,6 +29,9 @@ demo: install ## watch a small shop fail, and what the series say (ARGS=--fast: 
 
 test: install ## run the tests (ARGS='-k name' runs some, ARGS='-m slow' the long ones)
 	@$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
+
+chart: install ## write what follows from the values of the chart: README, schema
+	@$(BIN)/python helm/generate.py $(ARGS)
 
 lint: install ## check style and format
 	@$(BIN)/ruff check
@@ -43,12 +48,11 @@ bench: install ## measure, beside a Collector where Go is (ARGS=--help says what
 fuzz: install ## try to break what receives, for ten minutes (ARGS=60: for one)
 	@nice -n 19 $(BIN)/python -m tests.fuzz.fuzz $(ARGS)
 
-lock: ## resolve requirements.lock anew (ARGS=--upgrade takes the newest versions)
+lock: ## resolve both locks anew (ARGS=--upgrade takes the newest versions)
 	@$(if $(UV),,$(error make lock needs uv on the PATH))
-	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --all-extras --group dev $(ARGS) pyproject.toml \
-		--output-file requirements.lock
-	@! grep -n '://' requirements.lock
+	@$(LOCK) --all-extras --group dev $(ARGS) --output-file requirements.lock
+	@$(LOCK) --constraint requirements.lock --output-file requirements.run.lock
+	@! grep -n '://' requirements.lock requirements.run.lock
 
 clean: ## remove what the other targets made
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

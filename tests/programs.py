@@ -19,7 +19,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import pytest
 
@@ -48,7 +48,15 @@ COLLECTOR_BUILDER = f"{_CORE}/cmd/builder@v0.155.0"
 """The newest version that the Prometheus exporter has too."""
 COLLECTOR = {
     "receivers": (f"{_CORE}/receiver/otlpreceiver v0.155.0",),
-    "processors": (f"{_CORE}/processor/batchprocessor v0.155.0",),
+    "processors": (
+        f"{_CORE}/processor/batchprocessor v0.155.0",
+        f"{_CORE}/processor/memorylimiterprocessor v0.155.0",
+        f"{_CONTRIB}/processor/attributesprocessor v0.155.0",
+        f"{_CONTRIB}/processor/probabilisticsamplerprocessor v0.155.0",
+        f"{_CONTRIB}/processor/resourceprocessor v0.155.0",
+        f"{_CONTRIB}/processor/tailsamplingprocessor v0.155.0",
+    ),
+    "extensions": (f"{_CONTRIB}/extension/storage/filestorage v0.155.0",),
     "connectors": (f"{_CONTRIB}/connector/spanmetricsconnector v0.155.0",),
     "exporters": (
         f"{_CORE}/exporter/otlpexporter v0.155.0",
@@ -77,6 +85,8 @@ PROGRAMS = {
     "go": Program(("go",), debian="golang-go"),
     "sloth": Program(("sloth",), go="github.com/slok/sloth/cmd/sloth@v0.16.0"),
     "helm": Program(("helm",), go="helm.sh/helm/v3/cmd/helm@v3.21.4"),
+    "unshare": Program(("unshare",), debian="util-linux"),
+    "setpriv": Program(("setpriv",), debian="util-linux"),
     "otelcol": Program(("otelcol",), go=COLLECTOR_BUILDER, collector=COLLECTOR),
 }
 
@@ -104,8 +114,13 @@ def require(name: str) -> str:
     """Path of a program; skips the test where there is none, fails it with `CI=true`."""
     path, why = _found(name)
     if why:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(why)
+        missing(why)
     return path
+
+
+def missing(why: str) -> NoReturn:
+    """Skips the test for want of something, or fails it where everything must be there."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(why)
 
 
 @functools.cache

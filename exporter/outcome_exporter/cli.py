@@ -88,13 +88,23 @@ def _program(
 
 
 @app.command()
-def serve(config: ConfigFile, log_format: LogFormatOption = LogFormat.TEXT) -> None:
+def serve(
+    config: ConfigFile,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Take over the configuration whenever it changes.")
+    ] = False,
+) -> None:
     """Receive traces and events, serve the series.
 
     Runs until it is stopped. Which ports it opens stands in the configuration: by default OTLP
     over gRPC on 4317, OTLP over HTTP and business events on 4318, /metrics and the page on 9464.
+    SIGHUP and POST /-/reload take over a changed configuration; one that cannot work changes
+    nothing and is named in the log.
     """
-    importlib.import_module("outcome_exporter.server").serve(config, log_format.value)
+    serving = importlib.import_module("outcome_exporter.server").serve
+    serving(config, log_format.value, watch=watch)
 
 
 @app.command()

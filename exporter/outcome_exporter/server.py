@@ -49,6 +49,8 @@ _WAIT_SECONDS = 0.05
 GRACE_SECONDS = 8.0
 """What requests that run get to finish when the exporter stops."""
 PAGE_GRACE_SECONDS = 2.0
+LOOK_SECONDS = 1.0
+"""Between two looks at whether the pipeline has failed, and at a watched configuration."""
 DEADLINE_SECONDS = 28.0
 """After it, stopping is given up: Kubernetes kills after 30 s."""
 
@@ -316,8 +318,38 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def serve(config_path: Path, log_format: diagnostics.Format = "text") -> None:
+class WatchedFile:
+    """A file whose content may change.
+
+    Looked at by content, not by time or inode: a volume made from a ConfigMap swaps a symbolic
+    link, an editor replaces the file, and `touch` changes nothing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._content()
+
+    def changed(self) -> bool:
+        """Whether the content is another one than at the last look; not while there is no file."""
+        content = self._content()
+        if content is None or content == self._seen:
+            return False
+        self._seen = content
+        return True
+
+    def _content(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except OSError:
+            return None
+
+
+def serve(
+    config_path: Path, log_format: diagnostics.Format = "text", *, watch: bool = False
+) -> None:
     """Serves until SIGTERM or SIGINT; SIGHUP reloads the configuration.
+
+    With `watch`, a change of the file's content does so, too, within LOOK_SECONDS.
 
     Raises:
         ConfigError: The configuration cannot work.
@@ -326,6 +358,8 @@ def serve(config_path: Path, log_format: diagnostics.Format = "text") -> None:
     """
     diagnostics.setup(log_format)
     _allow_many_files()
+    # Before the server reads the file: what changes meanwhile is then seen, not missed.
+    watched = WatchedFile(config_path) if watch else None
     server = Server(config_path)
     wake = threading.Event()
     asked: list[int] = []
@@ -339,19 +373,13 @@ def serve(config_path: Path, log_format: diagnostics.Format = "text") -> None:
     try:
         server.start()
         while not server.failure:
-            wake.wait(1.0)
+            wake.wait(LOOK_SECONDS)
             wake.clear()
             if signal.SIGTERM in asked or signal.SIGINT in asked:
                 break
-            if asked:
+            if asked or (watched is not None and watched.changed()):
                 asked.clear()
-                try:
-                    server.reload()
-                except ConfigError as error:
-                    for problem in error.problems:
-                        logger.error("not reloaded: %s", problem.in_file(error.file))  # noqa: TRY400 - no bug, no traceback
-                except OutcomeExporterError as error:
-                    logger.error("not reloaded: %s", error)  # noqa: TRY400
+                _reload(server)
     finally:
         logger.info("stopping: finishing what was begun")
         overdue = threading.Timer(DEADLINE_SECONDS, _give_up)
@@ -362,6 +390,16 @@ def serve(config_path: Path, log_format: diagnostics.Format = "text") -> None:
         logger.info("stopped")
     if server.failure:
         raise StorageError(str(server.failure)) from server.failure
+
+
+def _reload(server: Server) -> None:
+    try:
+        server.reload()
+    except ConfigError as error:
+        for problem in error.problems:
+            logger.error("not reloaded: %s", problem.in_file(error.file))  # noqa: TRY400 - no bug, no traceback
+    except OutcomeExporterError as error:
+        logger.error("not reloaded: %s", error)  # noqa: TRY400
 
 
 def _give_up() -> None:

@@ -13,7 +13,6 @@ import json
 import os
 import queue
 import re
-import socket
 import socketserver
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.fire.process import free_ports
 from tests.programs import require
 
 from outcome_exporter.config import Config
@@ -90,12 +90,6 @@ def test_alerts_go_to_their_owner_by_severity(programs, labels, receiver):
 
 
 # Programs ----------------------------------------------------------------------------------------
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -210,8 +204,9 @@ class World:
         self.chat = stack.enter_context(serving(Chat()))
         self.mail = stack.enter_context(serving(Mail()))
         self.config = self._configure()
-        self.prometheus = f"http://127.0.0.1:{free_port()}"
-        manager = f"127.0.0.1:{free_port()}"
+        prometheus, manager_port = free_ports(2)
+        self.prometheus = f"http://127.0.0.1:{prometheus}"
+        manager = f"127.0.0.1:{manager_port}"
         stack.enter_context(
             running(
                 [sys.executable, "-m", "outcome_exporter", "serve", "-c", "shop.yaml"],

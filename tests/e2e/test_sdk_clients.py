@@ -43,6 +43,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExportResult,
 )
 from opentelemetry.trace import SpanKind, StatusCode
+from tests.programs import missing
 from tests.receivers import running
 
 from outcome_exporter.errors import Overloaded
@@ -54,9 +55,12 @@ CACHE = Path(__file__).parents[2] / ".cache" / "otel-js"
 JAVASCRIPT = Path(__file__).with_name("sdk_client.cjs")
 PACKAGES = (
     "@opentelemetry/api@1.9.1",
+    "@opentelemetry/api-logs@0.223.1",
+    "@opentelemetry/exporter-logs-otlp-proto@0.223.1",
     "@opentelemetry/exporter-trace-otlp-http@0.223.1",
     "@opentelemetry/exporter-trace-otlp-proto@0.223.1",
     "@opentelemetry/resources@2.12.1",
+    "@opentelemetry/sdk-logs@0.223.1",
     "@opentelemetry/sdk-trace-node@2.12.0",
 )
 
@@ -227,13 +231,6 @@ def test_events_of_the_cloudevents_sdk_arrive(exporter, mode):
     assert (received.id, received.source) == ("order 1 €", "/shop")
     assert received.time_unix_nano // 1_000 == int(event.get_time().timestamp() * 1_000_000)
     assert lookup(received.fields, "data.order_id") == "o1"
-
-
-def missing(what):
-    """A missing program is a failure where everything must be there, else a reason to skip."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,12 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def spans(
         if tier:
             span.attributes.add(key="tier").value.string_value = tier
     return request.SerializeToString()
+
+
+def free_ports(count: int) -> list[int]:
+    """For programs that cannot say which one they took; none of them twice."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
 
 
 def get(port: int, path: str, method="GET", timeout=20) -> tuple[int, str]:
@@ -126,11 +134,14 @@ class Exporter:
 
 
 @contextmanager
-def exporting(file: Path, values: dict):
+def exporting(file: Path, values: dict, *options: str):
     file.write_text(yaml.safe_dump(values))
     command = [sys.executable, "-m", "outcome_exporter", "serve", "-c", str(file)]
     process = subprocess.Popen(
-        [*command, "--log-format=json"], stderr=subprocess.PIPE, text=True, env={**os.environ}
+        [*command, "--log-format=json", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
     )
     exporter = Exporter(process)
     reader = threading.Thread(target=exporter.read)

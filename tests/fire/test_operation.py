@@ -100,6 +100,26 @@ def test_what_needs_a_restart_is_refused(running, reload):
     until(lambda: running.series()[OK] == 1)
 
 
+def test_a_watched_file_is_taken_over_whenever_it_works(tmp_path):
+    file, values = tmp_path / "config.yaml", config(tmp_path)
+    with exporting(file, values, "--watch") as exporter:
+        for slo, reloaded, ratio in (
+            (SLO | {"objective": 99.9}, 1, 0.999),
+            (SLO | {"objective": 100}, 0, 0.999),
+            (SLO, 1, 0.99),
+        ):
+            new = tmp_path / "new.yaml"
+            new.write_text(yaml.safe_dump(values | {"journeys": [JOURNEY | {"slos": [slo]}]}))
+            new.rename(file)
+
+            def taken(reloaded=reloaded, ratio=ratio):
+                shown = exporter.series()
+                return (shown[OK], shown['slo_objective_ratio{slo="ok"}']) == (reloaded, ratio)
+
+            until(taken)
+        assert exporter.logged("leaves no error budget")
+
+
 def test_every_line_is_json(running):
     lines = [json.loads(line) for line in running.lines]
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)

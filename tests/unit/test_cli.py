@@ -117,8 +117,9 @@ def test_serve_and_demo_pass_their_arguments_on(monkeypatch):
         "-c",
         "a.yaml",
         "--log-format=json",
+        "--watch",
         module="server",
-        serve=lambda *given: calls.append(given),
+        serve=lambda *given, watch: calls.append((*given, watch)),
     )
     demo_code = call(
         monkeypatch,
@@ -129,7 +130,7 @@ def test_serve_and_demo_pass_their_arguments_on(monkeypatch):
         run=lambda **given: calls.append(given) or 0,
     )
     assert (serve_code, demo_code) == (0, 0)
-    assert calls == [(Path("a.yaml"), "json"), {"fast": True, "seconds": 30}]
+    assert calls == [(Path("a.yaml"), "json", True), {"fast": True, "seconds": 30}]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,8 @@ def test_serve_and_demo_pass_their_arguments_on(monkeypatch):
     ],
 )
 def test_errors_end_as_one_line_and_an_exit_code(error, code, said, monkeypatch, capsys):
-    def serve(_path, _log_format):
+    def serve(_path, _log_format, *, watch):
+        assert not watch
         raise error
 
     assert call(monkeypatch, "serve", "-c", "a.yaml", module="server", serve=serve) == code
