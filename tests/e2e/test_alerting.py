@@ -289,7 +289,9 @@ class World:
 
     def _exporter_ports(self):
         said = (self.folder / "exporter.log").read_text()
-        found = re.search(r"page on port (\d+), OTLP on \d+ \(gRPC\) and (\d+) \(HTTP\)", said)
+        found = re.search(
+            r"page on port (\d+)\n.*OTLP on port \d+ \(gRPC\) and (\d+) \(HTTP\)", said
+        )
         return found and (f"127.0.0.1:{found[1]}", f"127.0.0.1:{found[2]}")
 
     def query(self, promql):
@@ -344,8 +346,10 @@ def test_the_payment_faults_page_arrives_and_resolves_and_no_other_page_does(wor
     assert re.search(r"Error budget: spent|Error budget: [\d.]+ % left", text)
     assert attachment["color"] == "danger"
     assert "Owner: payments" in text
+    # All was sent at once, so the page may be there before the next verdict on five minutes.
     assert re.search(
-        r"Cause: [\d.]+ % in the last 5m blamed on payment / POST /charge 1\.8\.2, errors, for \d",
+        r"Cause: [\d.]+ % in the last (5m|1h) blamed on payment / POST /charge 1\.8\.2, errors, "
+        r"for \d",
         text,
     )
     assert text.count("blamed on") == 1

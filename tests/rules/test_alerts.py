@@ -169,7 +169,7 @@ def test_a_burning_budget_pages_with_all_that_the_next_step_needs(check, rules):
             "148 users were hit. USD 27000 at risk, USD 20250 lost for good.\n"
             "Error budget: 97.7 % left, gone in 10d 16h at the rate of the last 6 hours.\n"
             + CAUSES.format(window="5m", since="45m", ago="47m")
-            + "\nBy reason: error 360, recovered 90. Ruled out, no attempt was: missed, slow.",
+            + "\nBy reason: error 360, recovered 90. None yet: missed, slow.",
             "runbook_url": RUNBOOK,
             "dashboard_url": dashboard(45, journey="checkout", slo="checkout-success"),
             "trace_url": TRACE,
@@ -198,6 +198,11 @@ def test_who_hurts_now_is_named_and_who_hurt_within_the_hour_only_once_nobody_do
         said = said_by(check, series, at)
         assert cause in said, said
         assert said.count("blamed on") == 1
+
+
+def test_before_the_first_reason_is_final_the_message_counts_none(check):
+    series = slo_series((60, 90, 10)) | attempts(error="0x60", missed="0x60", slow="0x60")
+    assert "None yet" not in said_by(check, series, 45)
 
 
 def said_by(check, series, at):
@@ -382,7 +387,7 @@ def test_silent_failures_open_a_ticket(check):
             "fails silently, 4.95 % of attempts went without an error and never got what they "
             "came for",
             f"In the last hour 300 attempts were missed.\n{NO_CAUSE}\n"
-            "By reason: missed 300, error 60. Ruled out, no attempt was: slow.",
+            "By reason: missed 300, error 60. None yet: slow.",
         ),
     )
     check(series, {("60m", SILENT): [ticket]})

@@ -170,19 +170,19 @@ def causes() -> str:
 
 
 def reasons() -> str:
-    """How the bad attempts ended, and how none did."""
-    seen = found(
-        f"sort_desc(sum by (reason) ({_BAD}) >= 0.5)",
-        "$labels.journey",
-        f"By reason: {listed('{{ .Labels.reason }} {{ .Value | printf `%.0f` }}')}.",
-    )
-    ruled_out = found(
+    """How bad attempts ended, and how none did yet: an error is final once no event can help."""
+    unseen = found(
         f"sum by (reason) ({_BAD}) < 0.5",
         "$labels.journey",
-        f' Ruled out, no attempt was: {{{{ with sortByLabel "reason" . }}}}'
+        f' None yet: {{{{ with sortByLabel "reason" . }}}}'
         f"{listed('{{ .Labels.reason }}')}{{{{ end }}}}.",
     )
-    return seen + ruled_out
+    # A page may come before any reason is final; what is not seen yet is not ruled out.
+    return found(
+        f"sort_desc(sum by (reason) ({_BAD}) >= 0.5)",
+        "$labels.journey",
+        f"By reason: {listed('{{ .Labels.reason }} {{ .Value | printf `%.0f` }}')}.{unseen}",
+    )
 
 
 def dashboard_url(base: str, variables: dict[str, str]) -> str:
