@@ -195,7 +195,7 @@ Url = Annotated[
     Field(pattern=f"^({_URL})?$"),
     _matching(f"({_URL})?", "is no web address; begin with https:// or http://"),
 ]
-_TRACE_URL = r"https?://[^\s/{]+/((?!\{trace_id\})\S)*\{trace_id\}((?!\{trace_id\})\S)*"
+_TRACE_URL = r"https?://[^\s/{}]+/[^\s{}]*\{trace_id\}[^\s{}]*"  # RE2 too: Helm reads it
 TraceUrl = Annotated[
     str,
     Field(
