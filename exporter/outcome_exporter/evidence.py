@@ -199,7 +199,7 @@ def _steps(pipeline: Pipeline, path: Row, cause: dict[str, str]) -> list[dict[st
         own_ms[step] += (1 - share) * ms
         own_ms[charged] += share * ms
         failures[charged] += bool(span["failed"] and not span["covered"])
-    found = []
+    found: list[dict[str, Any]] = []
     for step, ms in own_ms.items():
         past = state.base[int(state.steps[step]["base"])]
         attempts, begun = float(past[k.ATTEMPTS]), float(past[k.SPANS])

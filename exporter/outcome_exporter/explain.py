@@ -63,8 +63,8 @@ def _ask(url: str, path: str, token: str | None) -> Any:  # noqa: ANN401 - JSON
         if error.code == 401:  # noqa: PLR2004 - unauthorized
             why = "it wants a token; give --token-file FILE"
         raise ExplainError(f"{url}: {why}") from None
-    except (URLError, TimeoutError, OSError, ValueError) as error:
-        why = getattr(error, "reason", error)
+    except (OSError, ValueError) as error:
+        why = str(error.reason if isinstance(error, URLError) else error)
         raise ExplainError(
             f"{url}: no exporter answers ({why}); give its metrics port with --url"
         ) from None
