@@ -29,6 +29,9 @@ attempt, O(steps) every `EVERY_SECONDS`.
 Limits: what fails in no trace cannot be named. A step without history has no usual time, so a
 fault in the first minute is blamed by its errors only. An attempt whose trace never came, or that
 began with an event, is unattributed.
+
+What `explain` tells of single attempts, the last `limits.explained` bad ones, is kept in memory
+alone: it begins anew when the process starts or the configuration is reloaded.
 """
 
 import itertools
@@ -38,6 +41,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from outcome_exporter.config import Journey
 from outcome_exporter.kernels import blame as k
 from outcome_exporter.kernels.pool import NIL
 from outcome_exporter.model import Table
@@ -62,6 +66,8 @@ CHANGES_SECONDS = 86_400
 """How long a new version is told."""
 _STEPS_MAX = (k.SLOTS + 1) * k.SLOT_SECONDS // EVERY_SECONDS
 _TOP = 5
+_PATH_SPANS = 32
+"""Spans that there is room for, for each attempt that is remembered."""
 """Causes that a verdict names at most."""
 _LIMITS = k.Limits(t=4.0, z=3.0, stop_z=8.0, drift=0.1, visits=3.0)
 """What the test statistics must be. Chosen on the recorded streams that tests/bench/bench_rca.py
@@ -131,6 +137,13 @@ class Blame:
             clock=np.zeros(1, np.int64),
             below=np.array([j.attempt.errors_below for j in plan.journeys], np.bool_),
         )
+        self.memory = k.Memory(
+            told=np.zeros(limits.explained, k.TOLD),
+            paths=np.zeros(limits.explained, k.PATH),
+            spans=np.zeros(_PATH_SPANS * limits.explained, k.PATH_SPAN),
+            counts=np.zeros(3, np.int64),
+            slow=np.array([_slow_from(journey) for journey in plan.journeys], np.int64),
+        )
         self._budget = np.array(
             [max((slo.budget_ratio for slo in j.slos), default=1.0) for j in plan.journeys]
         )
@@ -164,13 +177,13 @@ class Blame:
     ) -> None:
         """Learns from settled traces; writes to their attempts who could be to blame."""
         if attempts.size:
-            k.observe(self.state, spans, starts, attempts, places, self.slot)
+            k.observe(self.state, spans, starts, attempts, places, self.slot, self.memory)
             self._fresh = True
 
     def give(self, bad: Table, second: int) -> None:
         """Counts attempts that became bad under their causes."""
         if bad.size:
-            k.give(self.state, bad, second)
+            k.give(self.state, bad, second, self.memory)
             self._fresh = True
 
     def advance(self, second: int) -> None:
@@ -496,6 +509,12 @@ def _rows(found: k.Evidence, which: slice | npt.NDArray[np.bool_]) -> k.Evidence
         found.support[which],
         found.strength[which],
     )
+
+
+def _slow_from(journey: Journey) -> int:
+    """The shortest duration that may make an attempt bad, in ns; -1 where none does."""
+    limits = [slo.good.duration_below for slo in journey.slos] + [journey.slow_above]
+    return min((limit for limit in limits if limit is not None), default=-1)
 
 
 def _staying(rows: Table, journeys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

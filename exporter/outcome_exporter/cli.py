@@ -20,6 +20,7 @@ import typer
 from outcome_exporter import __version__
 from outcome_exporter.errors import (
     ConfigError,
+    ExplainError,
     GrafanaError,
     ListenError,
     OutcomeExporterError,
@@ -242,6 +243,38 @@ def backfill(config: ConfigFile) -> None:
     typer.echo(f"{len(tasks)} SLOs have their history" if tasks else "no SLO reads a Prometheus")
 
 
+@app.command()
+def explain(
+    trace_id: Annotated[
+        str | None, typer.Argument(metavar="TRACE_ID", help="32 hexadecimal digits.")
+    ] = None,
+    *,
+    journey: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Sum up a journey instead.")
+    ] = None,
+    since: Annotated[str, typer.Option(metavar="DURATION", help="With --journey.")] = "1h",
+    url: Annotated[
+        str, typer.Option(metavar="URL", help="The metrics port of a running exporter.")
+    ] = "http://localhost:9464",
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Holds the token of that port.")
+    ] = None,
+) -> None:
+    """Say why an attempt was bad, and who is blamed.
+
+    Asks a running exporter, which remembers its last bad attempts (limits.explained) since it was
+    started or reloaded.
+    """
+    from rich.console import Console  # noqa: PLC0415  # see above
+
+    if (trace_id is None) == (journey is None):
+        raise typer.BadParameter("give a trace id or --journey NAME")
+    question = {"trace_id": trace_id} if trace_id else {"journey": journey, "since": since}
+    token = None if token_file is None else _read_token(token_file, ExplainError)
+    module = importlib.import_module("outcome_exporter.explain")
+    module.explain(Console(), url, question, token)
+
+
 class Format(StrEnum):
     """What other tools have their SLOs in."""
 
@@ -348,17 +381,19 @@ def push(
 
 def _token(file: Path | None) -> str:
     """The token, from a file or the environment; never shown."""
-    if file is None:
-        token = os.environ.get("GRAFANA_TOKEN", "")
-    else:
-        try:
-            token = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "is no text"
-            raise GrafanaError(f"--token-file {file}: {why}") from None
+    in_environment = os.environ.get("GRAFANA_TOKEN", "")
+    token = in_environment if file is None else _read_token(file, GrafanaError)
     if not token.strip():
         raise GrafanaError("no token; set GRAFANA_TOKEN or give --token-file FILE")
     return token.strip()
+
+
+def _read_token(file: Path, kind: type[OutcomeExporterError]) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no text"
+        raise kind(f"--token-file {file}: {why}") from None
 
 
 def _dashboards(file: Path | None) -> dict[str, str]:

@@ -374,6 +374,8 @@ class Limits(Model):
     """Operations, in each version, whose history each journey's blame knows; more are `other`."""
     causes: int = Field(default=1_000, strict=True, ge=10, le=10_000)
     """Causes that are told apart in the series of blame; more become `other`."""
+    explained: int = Field(default=10_000, strict=True, ge=100, le=1_000_000)
+    """Bad attempts whose evidence is kept for `explain`; the oldest go first."""
 
 
 class SpanSelector(Model):

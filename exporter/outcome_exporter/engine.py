@@ -16,6 +16,7 @@ that the clock moved on though nothing came.
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Protocol
@@ -176,6 +177,11 @@ class Engine:
             series.CHECKPOINT_FAILURES: [Sample((), float(self._checkpoint_failures))],
             series.CONFIG_RELOAD_OK: [Sample((), float(self._reload_ok))],
         }
+
+    def explain(self, tell: Callable[[Pipeline], object]) -> object:
+        """What `tell` reads from the pipeline while nothing changes it."""
+        with self._lock:
+            return tell(self.pipeline)
 
     def not_ready(self) -> str | None:
         """None once the log has been read; otherwise how far that is, or what stopped it."""

@@ -8,6 +8,7 @@
     │   └── Overloaded       HTTP 503 + Retry-After, gRPC UNAVAILABLE + RetryInfo: send it again
     ├── MissingExtra         exit 1: a command needs packages that were not installed
     ├── GrafanaError         exit 1: Grafana did not take a dashboard
+    ├── ExplainError         exit 1: a running exporter cannot say why an attempt was bad
     ├── SourceError          a Prometheus does not answer: asked again, nothing is lost
     ├── ListenError          exit 3: an address cannot be listened on
     └── StorageError         the exporter stops and says how to go on: exit 3
@@ -104,6 +105,10 @@ class MissingExtra(OutcomeExporterError):
 
 class GrafanaError(OutcomeExporterError):
     """Grafana cannot be reached, or does not take what it is given."""
+
+
+class ExplainError(OutcomeExporterError):
+    """A running exporter cannot be asked, or does not know."""
 
 
 class SourceError(OutcomeExporterError):

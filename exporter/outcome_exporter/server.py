@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import ProcessCollector
 
-from outcome_exporter import check, diagnostics, series
+from outcome_exporter import check, diagnostics, evidence, series
 from outcome_exporter.checkpoint import StateStore
 from outcome_exporter.clock import SteadyClock
 from outcome_exporter.config import Config, Listener, Tls
@@ -95,6 +95,7 @@ class Server:
                 reload=self.reload,
                 config=lambda: self._engine.pipeline.config,
                 now=self._clock,
+                explain=lambda asked: self._engine.explain(partial(evidence.answer, asked=asked)),
                 allows=page_access.allows,
             ),
             page.listen,

@@ -2,6 +2,8 @@
 
     GET  /metrics    the series; OpenMetrics and gzip for those who accept them
     GET  /           the status page; `?refresh=off` leaves it as it is
+    GET  /explain/ID why the attempts of a trace were bad, as JSON; 404 where none is remembered
+    GET  /explain    likewise of a journey: `?journey=J&since=1h`
     GET  /config     the effective configuration, as YAML
     GET  /healthz    200 while the process answers
     GET  /readyz     200 once the log has been replayed, until then 503 and how far it has come
@@ -15,6 +17,7 @@ other sites can neither read an answer (no CORS) nor trigger a reload (Sec-Fetch
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from http import HTTPStatus
@@ -31,6 +34,7 @@ from starlette.routing import Route
 from outcome_exporter import page
 from outcome_exporter.config import Config
 from outcome_exporter.errors import OutcomeExporterError
+from outcome_exporter.evidence import Asked, read_question
 from outcome_exporter.exposition import (
     CONTENT_TYPE_OPENMETRICS,
     CONTENT_TYPE_TEXT,
@@ -62,6 +66,7 @@ def metrics_app(
     reload: Callable[[], None],
     config: Callable[[], Config],
     now: Callable[[], int],
+    explain: Callable[[Asked], object | None],
     allows: Callable[[str | None], bool] = lambda _authorization: True,
 ) -> Starlette:
     """The application.
@@ -73,9 +78,11 @@ def metrics_app(
             the running configuration stays. Called from a thread, never twice at once.
         config: The running configuration.
         now: Nanoseconds since 1970.
+        explain: What is known of a trace or a journey, for JSON; None: nothing. Called from
+            threads.
         allows: Whether a request with this `Authorization` may see more than health.
     """
-    site = _Site(snapshot, ready, reload, config, now)
+    site = _Site(snapshot, ready, reload, config, now, explain)
 
     def guarded(answer: _Endpoint) -> _Endpoint:
         async def ask(request: Request) -> Response:
@@ -94,6 +101,8 @@ def metrics_app(
         routes=[
             Route("/", guarded(site.status_page)),
             Route("/metrics", guarded(site.metrics)),
+            Route("/explain", guarded(site.explain)),
+            Route("/explain/{trace_id}", guarded(site.explain)),
             Route("/config", guarded(site.effective_config)),
             Route("/healthz", site.healthz),
             Route("/readyz", site.readyz),
@@ -115,12 +124,14 @@ class _Site:
         reload: Callable[[], None],
         config: Callable[[], Config],
         now: Callable[[], int],
+        explain: Callable[[Asked], object | None],
     ) -> None:
         self._snapshot = snapshot
         self._ready = ready
         self._reload = reload
         self._config = config
         self._now = now
+        self._explain = explain
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._reloading = asyncio.Lock()
 
@@ -147,6 +158,22 @@ class _Site:
             refresh=request.query_params.get("refresh") != "off",
         )
         return _answer(request, html.encode("utf-8", "replace"), "text/html; charset=utf-8")
+
+    async def explain(self, request: Request) -> Response:
+        try:
+            asked = read_question(
+                request.path_params.get("trace_id", ""),
+                request.query_params.get("journey", ""),
+                request.query_params.get("since", "1h"),
+            )
+        except ValueError as error:
+            return _text(str(error), HTTPStatus.BAD_REQUEST)
+        async with self._places:
+            found = await run_in_threadpool(self._explain, asked)
+        if found is None:
+            return _text(asked.unknown, HTTPStatus.NOT_FOUND)
+        body = json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")
+        return _answer(request, body, "application/json")
 
     async def effective_config(self, request: Request) -> Response:
         return _answer(request, config_as_yaml(self._config()).encode(), _PLAIN)
@@ -226,7 +253,10 @@ async def _refusal(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     text = f"{status.phrase}: {error.detail}"
     if status is HTTPStatus.NOT_FOUND:
-        text = "nothing is here; try /, /metrics, /config, /healthz, /readyz or POST /-/reload"
+        text = (
+            "nothing is here; try /, /metrics, /explain, /config, /healthz, /readyz or "
+            "POST /-/reload"
+        )
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "")
         text = f"{request.url.path} does not take {request.method}; it takes {allowed}"

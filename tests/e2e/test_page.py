@@ -33,6 +33,7 @@ def serve():
             reload=lambda: None,
             config=lambda: config,
             now=lambda: snapshots.NOW,
+            explain=lambda _asked: None,
         )
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", access_log=False))
         thread = threading.Thread(target=server.run, daemon=True)

@@ -147,6 +147,7 @@ def listening(gate: Access, roots: Path | None = None):
             reload=lambda: None,
             config=Config,
             now=time.time_ns,
+            explain=lambda _asked: None,
             allows=gate.allows,
         ),
         "127.0.0.1:0",

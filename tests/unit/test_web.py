@@ -74,6 +74,7 @@ def server() -> Iterator[Exporter]:
         reload=exporter.reload,
         config=lambda: exporter.config,
         now=lambda: snapshots.NOW,
+        explain=lambda asked: {"asked": asked.journey} if asked.journey == "checkout" else None,
     )
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", ws="none")
@@ -316,3 +317,15 @@ def test_the_page_links_the_traces_of_bad_outcomes_and_causes(exporter):
     )
     exporter.config = snapshots.CONFIG
     assert "traces.example.com" not in exporter.ask("/").text
+
+
+def test_explanations_are_json_and_what_is_unknown_says_what_to_do(exporter):
+    answer = exporter.ask("/explain?journey=checkout")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.text == '{"asked": "checkout"}'
+    unknown = exporter.ask(f"/explain/{'ab' * 16}")
+    assert unknown.status == 404
+    assert "limits.explained" in unknown.text
+    assert exporter.ask("/explain/12").status == 400
+    assert exporter.ask("/explain").status == 400
+    assert exporter.ask("/explain?journey=checkout&since=soon").status == 400

@@ -72,6 +72,56 @@ CAUSE = np.dtype(
     align=True,
 )
 
+TOLD = np.dtype(
+    [
+        ("trace_hi", np.uint64),
+        ("trace_lo", np.uint64),
+        ("start", np.int64),
+        ("time", np.int64),  # of the outcome
+        ("value", np.int64),
+        ("present", np.uint64),
+        ("cause", np.int32),  # row of `causes`
+        ("journey", np.uint16),
+        ("reason", np.uint8),
+    ],
+    align=True,
+)
+"""A bad attempt and the cause it was given."""
+
+PATH = np.dtype(
+    [
+        ("trace_hi", np.uint64),
+        ("trace_lo", np.uint64),
+        ("start", np.int64),
+        ("end", np.int64),
+        ("first", np.int64),  # its first span, counted from the first one ever kept
+        ("count", np.int32),
+        ("left_out", np.int32),  # spans beyond `PATH_SPANS_MAX`
+        ("origin", np.int32),  # steps, as in ATTEMPT
+        ("slowest", np.int32),
+        ("journey", np.uint16),
+    ],
+    align=True,
+)
+PATH_SPAN = np.dtype(
+    [
+        ("start", np.int64),  # ns after the attempt's start, by the span's own clock
+        ("length", np.int64),
+        ("own", np.int64),  # ns of the critical path
+        ("step", np.int32),
+        ("charged", np.int32),  # step that is held responsible: the callee's, of a call
+        ("depth", np.uint16),
+        ("failed", np.uint8),
+        ("covered", np.uint8),  # an error lies below it
+    ],
+    align=True,
+)
+PATH_SPANS_MAX = 200
+"""Spans that are kept of one attempt."""
+
+# Places in `Memory.counts`
+TOLDS, PATHS, PATH_SPANS = range(3)
+
 # Places in `State.counts`
 STEPS, CAUSES, STEPS_OVERFLOW, CAUSES_OVERFLOW = range(4)
 COUNTS = 4
@@ -125,6 +175,18 @@ class State(NamedTuple):
     """Shape (journeys,): an error below the attempt's span is its own."""
     clock: npt.NDArray[np.int64]
     """Shape (1,): the second it is."""
+
+
+class Memory(NamedTuple):
+    """Evidence of the last bad attempts: rings."""
+
+    told: Table
+    paths: Table
+    spans: Table
+    counts: npt.NDArray[np.int64]
+    """Rows ever written to each."""
+    slow: npt.NDArray[np.int64]
+    """Shape (journeys,): ns from which on an attempt may turn out bad for it; -1: never."""
 
 
 # Steps
@@ -315,6 +377,7 @@ def observe(
     attempts: Table,
     places: npt.NDArray[np.int64],
     now: int,
+    memory: Memory,
 ) -> None:
     """Learns from settled traces, and writes to each attempt who could be to blame for it.
 
@@ -326,6 +389,7 @@ def observe(
             below counts.
         places: Row in `spans` of each attempt's span, ascending by trace.
         now: The slot it is.
+        memory: Where the paths of attempts that failed or were slow are kept.
     """
     most = 0
     for t in range(starts.size - 1):
@@ -366,6 +430,52 @@ def observe(
             np.int64(failed),
             _slot_of(attempts[i].end, now),
         )
+        slow = memory.slow[np.int64(attempts[i].journey)]
+        if attempts[i].error != 0 or 0 <= slow <= attempts[i].end - attempts[i].start:
+            _keep_path(memory, spans, first, count, root, room.own, work, attempts[i])
+
+
+@kernel
+def _keep_path(
+    memory: Memory,
+    spans: Table,
+    first: int,
+    count: int,
+    root: int,
+    own: npt.NDArray[np.int64],
+    work: Work,
+    attempt: Row,
+) -> None:
+    """Writes down which spans an attempt waited for, and which failed."""
+    path = memory.paths[memory.counts[PATHS] % memory.paths.size]
+    memory.counts[PATHS] += 1
+    path.trace_hi, path.trace_lo = attempt.trace_hi, attempt.trace_lo
+    path.start, path.end = attempt.start, attempt.end
+    path.journey = attempt.journey
+    path.origin, path.slowest = attempt.origin, attempt.slowest
+    path.first = memory.counts[PATH_SPANS]
+    path.count = path.left_out = 0
+    for k in range(count):
+        span = spans[first + k]
+        failed = own[k] >= 0 and span.status == _STATUS_ERROR
+        if own[k] <= 0 and not failed and k != root:
+            continue
+        if path.count == PATH_SPANS_MAX:
+            path.left_out += 1
+            continue
+        depth, above = 0, k
+        while above != root and spans[first + above].parent >= 0 and depth < PATH_SPANS_MAX:
+            above = np.int64(spans[first + above].parent)
+            depth += 1
+        row = memory.spans[memory.counts[PATH_SPANS] % memory.spans.size]
+        memory.counts[PATH_SPANS] += 1
+        path.count += 1
+        row.start, row.length = span.start - attempt.start, span.end - span.start
+        row.own = own[k]
+        row.step, row.charged = work.mine[k], work.charged[k]
+        row.depth = depth
+        row.failed = failed
+        row.covered = work.covered[k]
 
 
 @kernel
@@ -785,18 +895,25 @@ def _cause_of(state: State, attempt: Row, second: int) -> int:
 
 
 @kernel
-def give(state: State, bad: Table, second: int) -> None:
-    """Counts bad attempts, each under its one cause.
+def give(state: State, bad: Table, second: int, memory: Memory) -> None:
+    """Counts bad attempts, each under its one cause, and remembers which.
 
     Args:
         state: The stage's.
         bad: ATTEMPT rows as the join tells them: `end` is the outcome's time, `error` its reason.
         second: The clock.
+        memory: Where they are remembered.
     """
     now = second // 60
     for i in range(bad.size):
         attempt = bad[i]
         row = _cause_of(state, attempt, second)
+        told = memory.told[memory.counts[TOLDS] % memory.told.size]
+        memory.counts[TOLDS] += 1
+        told.trace_hi, told.trace_lo = attempt.trace_hi, attempt.trace_lo
+        told.start, told.time = attempt.start, attempt.end
+        told.value, told.present = attempt.value, attempt.present
+        told.cause, told.journey, told.reason = row, attempt.journey, attempt.error
         known = state.causes[row]
         known.count += attempt.weight
         weight, value = attempt.weight, attempt.value

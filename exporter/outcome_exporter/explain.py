@@ -1,0 +1,206 @@
+"""`outcome-exporter explain`: why attempts were bad, asked of a running exporter, in words."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from outcome_exporter.errors import ExplainError
+
+_BAR = 30
+_TIMEOUT_SECONDS = 30
+_ALTERNATIVES = 5
+_UNUSUAL = 2.5
+_KINDS = {"error": "it failed", "latency": "it was slow", "missing": "it never came"}
+_REASONS = {
+    "error": "failed with an error, and nothing made up for it",
+    "missed": "looked fine, yet its business event never came: a silent failure",
+    "recovered": "failed with an error, but a retry saved it",
+    "slow": "worked, but took too long",
+    "ok": "was fine by itself, yet broke a promise",
+}
+
+
+def explain(console: Console, url: str, question: dict[str, str], token: str | None) -> None:
+    """Asks and prints.
+
+    Args:
+        console: Where to.
+        url: Of the exporter's metrics port.
+        question: `trace_id`, or `journey` and `since`.
+        token: Sent along, where the port asks for one.
+
+    Raises:
+        ExplainError: There is no answer; says what to do.
+    """
+    if "trace_id" in question:
+        found = _ask(url, f"/explain/{quote(question['trace_id'], safe='')}", token)
+        for attempt in found["attempts"]:
+            _print_attempt(console, attempt)
+        console.print(Text(found["trace_url"] or f"trace {found['trace_id']}", style="dim"))
+    else:
+        _print_journey(console, _ask(url, f"/explain?{urlencode(question)}", token))
+
+
+def _ask(url: str, path: str, token: str | None) -> Any:  # noqa: ANN401 - JSON
+    if not url.startswith(("http://", "https://")):
+        raise ExplainError(f"{url}: no web address; write it like http://localhost:9464")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        request = Request(url.rstrip("/") + path, headers=headers)  # noqa: S310 - see above
+        with urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - see above
+            return json.load(response)
+    except HTTPError as error:
+        with error:
+            why = error.read(1_000).decode(errors="replace").strip()
+        if error.code == 401:  # noqa: PLR2004 - unauthorized
+            why = "it wants a token; give --token-file FILE"
+        raise ExplainError(f"{url}: {why}") from None
+    except (OSError, ValueError) as error:
+        why = str(error.reason if isinstance(error, URLError) else error)
+        raise ExplainError(
+            f"{url}: no exporter answers ({why}); give its metrics port with --url"
+        ) from None
+
+
+def _print_attempt(console: Console, attempt: dict[str, Any]) -> None:
+    console.print(Text(f"{attempt['title']}: this attempt {_REASONS[attempt['reason']]}.", "bold"))
+    value = attempt["value"]
+    at_stake = "" if value is None else f"; {value:,.2f} {attempt['currency']} at stake"
+    console.print(Text(f"Began {_moment(attempt['started'])}{at_stake}."))
+    for sentence in verdict(attempt):
+        console.print(Text(sentence))
+    if attempt["path"]:
+        console.print(_timeline(attempt))
+    for head, sentences in (
+        ("What else was looked at:", alternatives(attempt)),
+        ("Where the evidence is weak:", weaknesses(attempt)),
+    ):
+        lines = list(sentences)
+        if lines:
+            console.print(Text(head, "bold"))
+            for line in lines:
+                console.print(Text(f"  {line}"))
+
+
+def verdict(attempt: dict[str, Any]) -> Iterator[str]:
+    """Who is blamed and how, with numbers against history."""
+    cause = attempt["cause"]
+    if cause["kind"] == "unattributed":
+        yield "Blamed on nobody."
+        return
+    yield f"Blamed on {_name(cause)}: {_KINDS[cause['kind']]}."
+    chosen = next((step for step in attempt["steps"] if step["chosen"]), None)
+    if chosen is not None and cause["kind"] == "error" and chosen["usual_failures"] is not None:
+        yield f"Usually {chosen['usual_failures']:.2%} of its calls fail."
+    if chosen is not None and cause["kind"] == "latency" and chosen["usual_ms"] is not None:
+        yield f"It took {_ms(chosen['ms'])} itself; usually {_ms(chosen['usual_ms'])}."
+    if attempt["absent"]:
+        yield f"It never reached {', '.join(map(_name, attempt['absent'][:_ALTERNATIVES]))}."
+
+
+def alternatives(attempt: dict[str, Any]) -> Iterator[str]:
+    """What was not blamed, and why not."""
+    if attempt["cause"]["kind"] == "error":
+        for span in attempt["path"]:
+            if span["passed_on"]:
+                yield f"{_name(span)} failed too, because something that it called had failed"
+        for step in attempt["steps"]:
+            if step["failures"] and not step["chosen"]:
+                yield f"{_name(step)} failed too; the one blamed explains more of the last minutes"
+        return
+    others = [step for step in attempt["steps"] if not step["chosen"] and step["usual_ms"]]
+    for step in others[:_ALTERNATIVES]:
+        more = step["ms"] - step["usual_ms"]
+        if more > 0:
+            unusual = step["deviations"] > _UNUSUAL
+            why = "unusual too, but less of the time lost" if unusual else "within what is usual"
+            yield f"{_name(step)} took {_ms(more)} more than usual: {why}"
+
+
+def weaknesses(attempt: dict[str, Any]) -> Iterator[str]:
+    """What to doubt."""
+    chosen = next((step for step in attempt["steps"] if step["chosen"]), None)
+    if not attempt["path"] and attempt["reason"] != "missed":
+        yield (
+            "its spans are not kept: it began with an event, its trace came in pieces, or newer "
+            "attempts took their place"
+        )
+    if attempt["left_out"]:
+        yield f"{attempt['left_out']} of its spans are not shown"
+    kind = attempt["cause"]["kind"]
+    if kind == "unattributed" and attempt["path"]:
+        known = any(step["usual_ms"] is not None for step in attempt["steps"])
+        yield (
+            "no step was unusual enough to explain it"
+            if known
+            else "nothing is known yet of how long its steps usually take"
+        )
+    if kind == "unattributed" and attempt["reason"] == "missed":
+        yield "no span of it came, so it cannot be said how far it got"
+    if kind in {"error", "latency"} and chosen is not None and chosen["usual_ms"] is None:
+        yield "what is blamed has no history: whether this is unusual for it is not known"
+
+
+def _timeline(attempt: dict[str, Any]) -> Table:
+    """The critical path: when each span ran, and how long the user waited for it alone."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("critical path", overflow="fold")
+    table.add_column("when", width=_BAR, no_wrap=True)
+    table.add_column("of it own", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    whole = max(attempt["duration_ms"], 1e-6)
+    for span in attempt["path"]:
+        begin = min(max(span["start_ms"] / whole, 0.0), 1.0)
+        end = min(max((span["start_ms"] + span["duration_ms"]) / whole, begin), 1.0)
+        left = min(int(begin * _BAR), _BAR - 1)
+        bar = " " * left + "━" * max(round(end * _BAR) - left, 1)
+        style = "bold red" if span["chosen"] else "red" if span["failed"] else ""
+        notes = ["failed"] * span["failed"] + ["◀ blamed"] * span["chosen"]
+        table.add_row(
+            Text("  " * min(span["depth"], 12) + _name(span), style),
+            Text(bar, style),
+            Text(_ms(span["own_ms"]), style),
+            Text(" ".join(notes), style),
+        )
+    return table
+
+
+def _print_journey(console: Console, found: dict[str, Any]) -> None:
+    hours = found["since_seconds"] / 3600
+    console.print(
+        Text(f"{found['journey']}: {found['bad']} bad attempts in the last {hours:.3g} h.", "bold")
+    )
+    if found["forgotten_before"] is not None:
+        moment = _moment(found["forgotten_before"])
+        console.print(Text(f"Attempts before {moment} are forgotten (limits.explained).", "yellow"))
+    for cause in found["causes"]:
+        named = cause["cause"]
+        who = "Nobody is blamed" if named["kind"] == "unattributed" else _name(named)
+        how = f": {_KINDS[named['kind']]}" if named["kind"] in _KINDS else ""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in cause["reasons"].items())
+        console.print(Text(f"{cause['bad'] / found['bad']:.0%}  {who}{how} ({reasons})"))
+        for trace_id in cause["examples"]:
+            console.print(Text(f"      explain {trace_id}", "dim"))
+
+
+def _name(step: dict[str, Any]) -> str:
+    names = (step["service"], step["operation"], step["version"])
+    return " ".join(name for name in names if name) or "unknown"
+
+
+def _ms(milliseconds: float) -> str:
+    if milliseconds >= 1000:  # noqa: PLR2004 - a second
+        return f"{milliseconds / 1000:.2f} s"
+    return f"{milliseconds:.3g} ms"
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
