@@ -34,7 +34,6 @@ from starlette.routing import Route
 from outcome_exporter import page
 from outcome_exporter.config import Config
 from outcome_exporter.errors import OutcomeExporterError
-from outcome_exporter.evidence import Asked, read_question
 from outcome_exporter.exposition import (
     CONTENT_TYPE_OPENMETRICS,
     CONTENT_TYPE_TEXT,
@@ -44,6 +43,7 @@ from outcome_exporter.exposition import (
     wants_openmetrics,
 )
 from outcome_exporter.model import Snapshot
+from outcome_exporter.question import Asked, read_question
 
 _PLAIN = "text/plain; charset=utf-8"
 _HEADERS = {

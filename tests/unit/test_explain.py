@@ -11,6 +11,7 @@ from outcome_exporter import evidence, explain
 from outcome_exporter.config import Config
 from outcome_exporter.errors import ExplainError
 from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.question import read_question
 from outcome_exporter.units import MILLISECOND, SECOND
 
 USUAL = 30
@@ -76,7 +77,7 @@ def pipeline():
 
 def asked(pipeline, **question):
     texts = {"trace_id": "", "journey": "", "since": "1h"} | question
-    found = evidence.answer(pipeline, evidence.read_question(**texts))
+    found = evidence.answer(pipeline, read_question(**texts))
     return None if found is None else json.loads(json.dumps(found))
 
 
@@ -149,7 +150,7 @@ def test_the_oldest_are_forgotten_first_and_that_is_said():
 @pytest.mark.parametrize("trace_id", ["12", "zz" * 16, "0" * 33])
 def test_what_is_no_trace_id_is_refused(trace_id):
     with pytest.raises(ValueError, match="32 hexadecimal digits"):
-        evidence.read_question(trace_id, "", "1h")
+        read_question(trace_id, "", "1h")
 
 
 def test_where_no_exporter_answers_the_remedy_is_told():
