@@ -180,7 +180,7 @@ def _script(
     python = Path(sys.base_prefix)
     binds = [(python, python), (image.venv, IMAGE_HOME / "venv"), (image.jit, IMAGE_HOME / "jit")]
     entrypoint = ROOT / "docker" / "entrypoint.sh", Path("/usr/local/bin/outcome-exporter")
-    for source, target in (*binds, *image.binds):
+    for source, target in binds:
         yield from _bind(new, source, target)
     # Debian's /usr is bound already, read-only: the entry point lies beside it.
     yield from _bind(new, entrypoint[0], IMAGE_HOME / "entrypoint.sh")
@@ -196,6 +196,9 @@ def _script(
             yield f"mount --bind {volumes[mount['name']]} {target}"
             if mount.get("readOnly"):
                 yield f"mount -o remount,bind,ro {target}"
+    # After the volumes: the checkout may lie below /tmp, which is one of them.
+    for source, target in image.binds:
+        yield from _bind(new, source, target)
     if read_only_root:
         yield f"mount -o remount,bind,ro {new}"
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "OUTCOME_EXPORTER_HOME": str(IMAGE_HOME)}
