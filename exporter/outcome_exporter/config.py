@@ -525,6 +525,8 @@ class AlertTier(Model):
 class SloAlerts(Model):
     min_bad_events: Annotated[int, Field(strict=True, ge=1)] | None = None
     """In place of `alerts.min_bad_events`."""
+    min_events: Annotated[int, Field(strict=True, ge=0)] | None = None
+    """In place of `alerts.min_events`."""
     tiers: tuple[AlertTier, ...] = ()
     """In place of the usual four, all of them."""
 
@@ -877,6 +879,9 @@ class Alerts(Model):
 
     min_bad_events: int = Field(default=3, strict=True, ge=1)
     """Bad events in a tier's long window below which it stays silent."""
+    min_events: int = Field(default=0, strict=True, ge=0)
+    """Events, good and bad, in a tier's long window below which it stays silent. 0: however few
+    there are, `min_bad_events` of them that are bad tell."""
     value_at_risk: dict[Currency, Annotated[int, Field(strict=True, ge=1)]] = Field(
         default={},
         examples=[{"USD": 10_000}],
@@ -932,6 +937,11 @@ class Config(Model):
     def min_bad_events(self, slo: Slo) -> int:
         """Bad events below which an SLO's alert tiers stay silent."""
         return slo.alerts.min_bad_events or self.alerts.min_bad_events
+
+    def min_events(self, slo: Slo) -> int:
+        """Events, good and bad, below which an SLO's alert tiers stay silent."""
+        own = slo.alerts.min_events
+        return self.alerts.min_events if own is None else own
 
 
 def load(path: Path) -> Config:

@@ -136,15 +136,17 @@ class Replay:
 
     def _evaluate(self, minute: int) -> None:
         for i, (_, promise) in enumerate(self.pipeline.plan.slos):
-            windows, bad_events = {}, {}
+            windows, events, bad_events = {}, {}, {}
             for length, good, bad in self.pipeline.slos.window_events(i):
                 windows[length] = slo.burn_rate(promise, good, bad)
-                bad_events[length] = bad
-            enough = self.pipeline.config.min_bad_events(promise)
+                events[length], bad_events[length] = good + bad, bad
+            config = self.pipeline.config
+            least, least_bad = config.min_events(promise), config.min_bad_events(promise)
             for t, tier in enumerate(promise.tiers):
                 threshold = tier.threshold(promise.window)
                 burns = min(windows[tier.long_window], windows[tier.short_window]) > threshold
-                if not burns or bad_events[tier.long_window] < enough:
+                long = tier.long_window
+                if not burns or events[long] < least or bad_events[long] < least_bad:
                     self._firing.pop((i, t), None)
                 elif (i, t) in self._firing:
                     self._firing[i, t].until = minute

@@ -157,6 +157,12 @@ SLO_ALERT_MIN_BAD = Family(
     "Bad events in an alert's long window below which it stays silent.",
     ("slo",),
 )
+SLO_ALERT_MIN = Family(
+    "slo_alert_min_events",
+    "gauge",
+    "Events, good and bad, in an alert's long window below which it stays silent.",
+    ("slo",),
+)
 VALUE_THRESHOLD = Family(
     "outcome_alert_value_threshold",
     "gauge",

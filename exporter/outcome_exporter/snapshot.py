@@ -203,6 +203,7 @@ def _slo_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
             series.SLO_BUDGET_EXHAUSTION,
             series.SLO_ALERT_THRESHOLD,
             series.SLO_ALERT_MIN_BAD,
+            series.SLO_ALERT_MIN,
             series.SLO_TRAFFIC_STATE,
         )
     }
@@ -223,6 +224,9 @@ def _add_promise(families: dict[series.Family, list[Sample]], pipeline: Pipeline
     families[series.SLO_OBJECTIVE].append(Sample((promise.name,), promise.objective_ratio))
     families[series.SLO_ALERT_MIN_BAD].append(
         Sample((promise.name,), float(pipeline.config.min_bad_events(promise)))
+    )
+    families[series.SLO_ALERT_MIN].append(
+        Sample((promise.name,), float(pipeline.config.min_events(promise)))
     )
     totals = pipeline.slos.totals
     for result, name in enumerate(RESULTS):

@@ -256,6 +256,55 @@ def test_two_bad_attempts_in_a_quiet_night_wake_nobody_but_a_third_does(check, r
     check(third, silent(19, FAST) | {("20m", FAST): [fires]}, rules)
 
 
+def gated(own=None):
+    """The example with `min_events: 10`, and perhaps another number for its first SLO."""
+    data = CONFIG.model_dump(by_alias=True, exclude_unset=True)
+    data["alerts"] = data.get("alerts", {}) | {"min_events": 10}
+    if own is not None:
+        data["journeys"][0]["slos"][0]["alerts"] = {"min_events": own}
+    return config.Config.model_validate(data)
+
+
+def gated_series(configuration, *parts):
+    good, bad, shown = history(*parts, before=(0, 0))
+    found = timeline.gauges(configuration, *configuration.slos[0], good, bad, shown=shown)
+    return alive() | {name: timeline.values(numbers) for name, numbers in found.items()}
+
+
+@pytest.mark.parametrize("per_slo", [False, True], ids=["generic", "per-slo"])
+def test_nine_attempts_wake_nobody_where_ten_are_wanted_but_a_tenth_does(check, per_slo):
+    few = gated()
+    rules = files.rules(few, per_slo=per_slo)["outcomes.yaml"]
+    # Three of nine fail: the hour burns at 67 times what is allowed.
+    series = gated_series(few, (1, 6, 3), (2, 0, 0), (1, 1, 0), (4, 0, 0))
+    check(series, silent(2, FAST, SLOW), rules)
+    with pytest.raises(AssertionError, match=f'alertname="{FAST}"'):
+        check(series, silent(3, FAST), rules)
+
+
+@pytest.mark.parametrize("per_slo", [False, True], ids=["generic", "per-slo"])
+def test_an_slo_may_want_more_or_fewer_events_than_the_others(check, per_slo):
+    for own, fires in ((0, True), (9, True), (11, False)):
+        configuration = gated(own)
+        rules = files.rules(configuration, per_slo=per_slo)["outcomes.yaml"]
+        series = gated_series(configuration, (1, 6, 3), (4, 0, 0))
+        if fires:
+            with pytest.raises(AssertionError, match=f'alertname="{FAST}"'):
+                check(series, silent(2, FAST), rules)
+        else:
+            check(series, silent(2, FAST, SLOW), rules)
+
+
+def test_rules_that_are_newer_than_the_exporter_still_page(check):
+    series = {
+        name: values
+        for name, values in slo_series((60, 90, 10)).items()
+        if "slo_alert_min_events" not in name
+    }
+    with pytest.raises(AssertionError, match=f'alertname="{FAST}"'):
+        check(series, silent(45, FAST))
+
+
 @pytest.mark.parametrize("rules", [RULES, PER_SLO], ids=["generic", "per-slo"])
 def test_a_page_ends_soon_after_the_errors_and_is_kept_for_five_minutes(check, rules):
     series = slo_series((60, 90, 10), (60, 100, 0)) | pain() | causes()
@@ -415,6 +464,14 @@ def test_two_missing_attempts_are_no_alert(check):
     check(alive() | attempts(ok="0x60", missed="0x30 2x30"), silent(60, SILENT))
 
 
+def test_few_attempts_of_which_most_go_missing_are_none_where_more_are_wanted(check):
+    series = alive() | attempts(ok="0x30 5x30", missed="0x30 4x30", error="0x60")
+    rules = files.rules(gated())["outcomes.yaml"]
+    check(series, silent(45, SILENT), rules)
+    with pytest.raises(AssertionError, match=SILENT):
+        check(series, silent(45, SILENT))
+
+
 VALUE = "OutcomeValueAtRisk"
 
 
@@ -472,6 +529,19 @@ def test_an_old_change_a_small_share_or_a_budget_that_lasts_is_no_alert(check):
     check(slo_series((20, 100, 0)) | causes(), silent(10, CHANGE))
     few = {name: values.replace("0.87", "0.4") for name, values in causes().items()}
     check(slo_series((20, 90, 10)) | few, silent(10, CHANGE))
+
+
+def test_a_change_that_burns_a_budget_of_too_few_events_is_no_alert(check):
+    # 9 events in the hour, of which 3 are bad.
+    configuration = gated()
+    rules = files.rules(configuration)["outcomes.yaml"]
+    for extra, fires in ((0, False), (1, True)):
+        series = gated_series(configuration, (1, 6 + extra, 3), (10, 0, 0)) | causes()
+        if fires:
+            with pytest.raises(AssertionError, match=CHANGE):
+                check(series, silent(5, CHANGE), rules)
+        else:
+            check(series, silent(5, CHANGE), rules)
 
 
 VANISHED = "OutcomeTrafficVanished"

@@ -59,6 +59,7 @@ def gauges(
         series("slo_info", **about): constant,
         series("slo_objective_ratio", slo=slo.name): slo.objective_ratio * constant,
         series("slo_alert_min_bad_events", slo=slo.name): config.min_bad_events(slo) * constant,
+        series("slo_alert_min_events", slo=slo.name): config.min_events(slo) * constant,
     }
     for tier in slo.tiers:
         labels = {

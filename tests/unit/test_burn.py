@@ -41,16 +41,18 @@ def test_a_burn_at_the_threshold_spends_the_share_of_the_budget():
 
 def test_an_slo_may_have_tiers_and_a_gate_of_its_own():
     tier = {"severity": "page", "long_window": "10m", "short_window": "2m", "budget": 0.5}
-    alerts = {"min_bad_events": 7, "tiers": [tier]}
+    alerts = {"min_bad_events": 7, "min_events": 0, "tiers": [tier]}
     slos = [
         {"name": "own", "objective": 99, "good": {"error": False}, "alerts": alerts},
         {"name": "usual", "objective": 99, "good": {"error": False}},
     ]
     journey = {"name": "search", "attempt": {"span": {"service": "search"}}, "slos": slos}
-    config = Config.model_validate({"alerts": {"min_bad_events": 4}, "journeys": [journey]})
+    gates = {"min_bad_events": 4, "min_events": 20}
+    config = Config.model_validate({"alerts": gates, "journeys": [journey]})
     own, usual = (slo for _, slo in config.slos)
     assert own.tiers == (burn.Tier("page", 10 * MINUTE, 2 * MINUTE, Fraction(5, 1000)),)
     assert own.tiers[0].threshold(own.window) == 20.16
     assert {2 * MINUTE, 10 * MINUTE} <= set(own.windows)
     assert usual.tiers == burn.TIERS
     assert [config.min_bad_events(slo) for slo in (own, usual)] == [7, 4]
+    assert [config.min_events(slo) for slo in (own, usual)] == [0, 20]

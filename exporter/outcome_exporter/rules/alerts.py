@@ -135,7 +135,7 @@ def _spent(expr: str, slo: str = "") -> Alert:
 
 def journey_alerts(config: Config) -> Iterator[Alert]:
     """What matters to users beside their budgets."""
-    yield _silent(config.alerts.min_bad_events)
+    yield _silent(config.alerts.min_bad_events, config.alerts.min_events)
     yield _value_at_risk()
     yield _change()
     yield _vanished()
@@ -152,7 +152,7 @@ def _attempts(selector: str, window: str, offset: str = "") -> str:
 _MISSED = '{reason="missed"}'
 
 
-def _silent(min_bad_events: int) -> Alert:
+def _silent(min_bad_events: int, min_events: int) -> Alert:
     expr = f"""\
 (
     {_attempts(_MISSED, "1h")}
@@ -175,6 +175,11 @@ and on ({_JOURNEY})
     >
       {_attempts('{reason="error"}', "1h")}
   )
+"""
+    if min_events:
+        expr += f"""\
+unless on ({_JOURNEY})
+  {_attempts("", "1h")} < {min_events}
 """
     missed = messages.one(
         'sum(increase(outcome_attempts_total{journey=%q,reason="missed"}[1h]))',
@@ -241,6 +246,10 @@ and on ({_JOURNEY})
             slo_window_events{{window="1h",result="bad"}}
           >= on ({KEPT}, instance, slo)
             slo_alert_min_bad_events
+        unless on ({KEPT}, instance, slo)
+            sum by ({KEPT}, instance, slo) (slo_window_events{{window="1h"}})
+          < on ({KEPT}, instance, slo)
+            slo_alert_min_events
       )
     * on ({KEPT}, instance, slo) group_left (journey)
       slo_info

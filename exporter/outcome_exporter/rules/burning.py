@@ -3,8 +3,8 @@
     slo:alert_burn_rate:max{slo, severity, journey, owner}
         = highest burn rate of the long windows whose tier fires
 
-A tier fires where both of its windows burn above its threshold and the long one holds enough bad
-events. Recording the highest of them makes tiers inhibit each other: when a problem moves from the
+A tier fires where both of its windows burn above its threshold and the long one holds enough
+events, and enough bad ones. Recording the highest of them makes tiers inhibit each other: when a problem moves from the
 1-hour tier to that of 6 hours it stays the same alert, and `unless` on the page keeps the ticket
 silent. Doing that in Alertmanager's configuration alone was discarded: not everybody's has it.
 
@@ -42,6 +42,15 @@ max by ({KEPT}, slo, severity) (
       >= on ({_TARGET}, slo) group_left
         slo_alert_min_bad_events
     )
+  unless on ({_TARGET}, slo, long_window)
+    (
+        label_replace(
+          sum by ({_TARGET}, slo, window) (slo_window_events),
+          "long_window", "$1", "window", "(.+)"
+        )
+      < on ({_TARGET}, slo) group_left
+        slo_alert_min_events
+    )
 )
 """
 
@@ -69,6 +78,10 @@ def explicit(config: Config, slo: Slo, severity: burn.Severity) -> str:
 def _tier(config: Config, slo: Slo, tier: burn.Tier) -> str:
     long, short = format_duration(tier.long_window), format_duration(tier.short_window)
     threshold = repr(tier.threshold(slo.window))
+    least = config.min_events(slo)
+    unless = f"""
+      unless on ({_TARGET}, slo)
+        sum by ({_TARGET}, slo) (slo_window_events{{slo="{slo.name}",window="{long}"}}) < {least}"""
     return f"""\
     (
         slo_burn_rate{{slo="{slo.name}",window="{long}"}} > {threshold}
@@ -76,5 +89,5 @@ def _tier(config: Config, slo: Slo, tier: burn.Tier) -> str:
         slo_burn_rate{{slo="{slo.name}",window="{short}"}} > {threshold}
       and on ({_TARGET}, slo)
         slo_window_events{{slo="{slo.name}",window="{long}",result="bad"}} >= \
-{config.min_bad_events(slo)}
+{config.min_bad_events(slo)}{unless if least else ""}
     )"""
