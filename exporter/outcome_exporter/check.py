@@ -324,14 +324,23 @@ def _prometheus(sli: PrometheusSli, path: str, configuration: Config) -> Iterato
         yield Problem(f"{path}.{'good' if sli.good else 'bad'}", problem, "select some of them")
     for key in ("good", "bad", "total"):
         query = getattr(sli, key)
-        if query is not None and "[" in query and promql.is_selector(query.partition("[")[0]):
+        if query is None:
+            continue
+        if "[" in query and promql.is_selector(query.partition("[")[0]):
             problem = "selects a range: samples are read minute by minute anyway"
             yield Problem(f"{path}.{key}", problem, "remove the brackets")
-        elif query is not None and not promql.is_selector(query):
+        elif not promql.is_selector(query):
             yield _warning(
                 f"{path}.{key}",
                 "is an expression: Prometheus extrapolates, and misses each series' first sample",
                 'a selector of counters, like http_requests_total{job="shop"}, is read exactly',
+            )
+        elif promql.counts_every_bucket(query):
+            yield _warning(
+                f"{path}.{key}",
+                "selects every bucket of a histogram: each holds the events of those below it, "
+                "too, so that one event counts many times",
+                'select one bucket, as le="0.5", or the histogram\'s _count',
             )
 
 

@@ -8,11 +8,18 @@ _LABELS = rf"""\{{(?:[^"'`{{}}]|{_QUOTED})*\}}"""
 _SELECTOR = re.compile(
     rf"""\s*(?:[a-zA-Z_:][a-zA-Z0-9_:]*\s*(?:{_LABELS})?|(?=\{{[^}}]*["'`]){_LABELS})\s*"""
 )
+_ONE_BUCKET = re.compile(r"""[{,\s]le\s*=\s*["'`]""")
 
 
 def is_selector(text: str) -> bool:
     """Whether a text names series, rather than computing something from them."""
     return _SELECTOR.fullmatch(text) is not None
+
+
+def counts_every_bucket(selector: str) -> bool:
+    """Whether it selects all buckets of a histogram, each of which holds those below it, too."""
+    name = selector.partition("{")[0].strip()
+    return name.endswith("_bucket") and _ONE_BUCKET.search(selector) is None
 
 
 def split(text: str, operator: str) -> list[str]:

@@ -26,7 +26,9 @@ def sli(slo):
 
 def test_sloth():
     _, slos, notes = imported("sloth", "sloth.yaml")
-    assert list(slos) == ["tickets-sales", "tickets-swift", "tickets-turnstiles", "tickets-comfort"]
+    assert list(slos) == [
+        f"tickets-{name}" for name in ("sales", "swift", "turnstiles", "comfort", "gauged")
+    ]
     assert slos["tickets-sales"] == {
         "name": "tickets-sales",
         "objective": 99.5,
@@ -53,14 +55,20 @@ def test_sloth():
         "good": "sum(sum_over_time(comfort[1m]))",
         "total": "sum(count_over_time(comfort[1m]))",
     }
+    ratio = 'avg(queue_refusals:ratio{site="main"})'
+    assert sli(slos["tickets-gauged"]) == {
+        "bad": f"sum(clamp_max(({ratio}) >= 0, 1))",
+        "total": f"count(({ratio}) >= 0)",
+    }
     for said in (
-        "tickets-opaque: slos[4].sli.raw: the whole SLO is left out: it is a ratio already",
-        "tickets-plugged: slos[5].sli.plugin: the whole SLO is left out: the plugin acme/",
+        "tickets-opaque: slos[4].sli.raw: the whole SLO is left out: 'job:errors:ratio_rate{{.win",
+        "tickets-gauged: slos[5].sli.raw: each minute of each of its series is an event",
+        "tickets-plugged: slos[6].sli.plugin: the whole SLO is left out: the plugin acme/",
         "slos[0].alerting.name: is not carried over",
         "labels.region: is not carried over",
         "slos[0].alerting.annotations.summary: is not carried over",
         "slos[0].alerting.page_alert: is not carried over",
-        "slos[5].sli.plugin.options: is not carried over",
+        "slos[6].sli.plugin.options: is not carried over",
     ):
         assert any(said in note for note in notes), said
 
@@ -79,7 +87,11 @@ def test_sloths_custom_resource():
 
 def test_pyrra():
     _, slos, notes = imported("pyrra", "pyrra.yaml")
-    assert list(slos) == ["library-loans", "library-speed", "library-doors"]
+    assert list(slos) == [f"library-{name}" for name in ("loans", "speed", "returns", "doors")]
+    assert sli(slos["library-returns"]) == {
+        "bad": 'returns_total{result="lost"}',
+        "total": "returns_total",
+    }
     loans = slos["library-loans"]
     assert (loans["window"], loans["objective"], loans["owner"]) == ("28d", 99.5, "shelves")
     assert sli(loans) == {"bad": 'loans_total{result="failed"}', "total": "loans_total"}
@@ -91,6 +103,9 @@ def test_pyrra():
     for said in (
         "library-loans: spec.indicator.ratio.grouping: is not carried over",
         "library-native: spec.indicator.latencyNative: the whole SLO is left out: native",
+        "library-returns: spec.indicator.ratio (bad): offset 1m is left out: events are counted in",
+        "library-any-bucket: spec.indicator.latency: the whole SLO is left out: loan_seconds_buck",
+        "library-matchers: spec.indicator.ratio.errors: the whole SLO is left out: Pyrra knows no",
         "library-doors: spec.alerting: is not carried over",
         "library-loans: metadata.labels.prometheus: is not carried over",
     ):
@@ -191,6 +206,51 @@ def test_an_slo_that_cannot_work_here_is_left_out_with_its_reason():
     assert any("100" in str(note) and "no error budget" in str(note) for note in done.notes)
 
 
+def test_names_and_texts_that_do_not_fit_are_told():
+    text = f"""
+        apiVersion: pyrra.dev/v1alpha1
+        kind: ServiceLevelObjective
+        metadata: {{name: returns.of books}}
+        spec:
+          target: '99'
+          window: 4w
+          description: {"x" * 1001}
+          indicator: {{ratio: {{errors: {{metric: lost_total}}, total: {{metric: all_total}}}}}}
+    """
+    done = importers.run("pyrra", [importers.Source("x", text.encode())])
+    notes = [str(note) for note in done.notes]
+    assert "returns-of-books: is called 'returns.of books' there" in notes[0]
+    assert "returns-of-books: title: is cut" in notes[1]
+    assert len(yaml.safe_load(done.text)["slos"][0]["title"]) == 1000
+
+
+@pytest.mark.parametrize(("kind", "part"), [("success", "good"), ("failure", "bad")])
+def test_a_ratio_that_says_no_number_of_events_counts_minutes(kind, part):
+    text = f"""
+        apiVersion: openslo/v1
+        kind: SLO
+        metadata: {{name: ferries}}
+        spec:
+          indicator:
+            spec:
+              ratioMetric:
+                rawType: {kind}
+                raw: {{metricSource: {{type: Prometheus, spec: {{query: punctual_ratio}}}}}}
+          objectives: [{{target: 0.9}}]
+    """
+    done = importers.run("openslo", [importers.Source("x", text.encode())])
+    found = sli(yaml.safe_load(done.text)["slos"][0])
+    assert found == {
+        part: "sum(clamp_max((punctual_ratio) >= 0, 1))",
+        "total": "count((punctual_ratio) >= 0)",
+    }
+    assert "each minute of each of its series is an event" in str(done.notes[0])
+    unknown = text.replace(f"rawType: {kind}", "rawType: maybe")
+    done = importers.run("openslo", [importers.Source("x", unknown.encode())])
+    assert done.slos == 0
+    assert "it is neither success nor failure" in str(done.notes[0])
+
+
 def test_files_of_something_else_are_told_apart():
     done = importers.run("sloth", importers.load([FILES / "pyrra.yaml"]))
     assert done.slos == 0
@@ -212,6 +272,9 @@ def test_files_that_cannot_be_read_are_said():
         ('sum(rate(a{b="c"}[5m]))', False, 'a{b="c"}'),
         ("rate(a[$window])", False, "a"),
         ("sum(a)", True, "a"),
+        ("sum(rate(a[5m] offset 1m))", False, "a"),
+        ('sum(rate(a{b=~"c$"}[5m]))', False, 'a{b=~"c$"}'),
+        ('a{b="x offset 1m"} offset 5m', True, 'a{b="x offset 1m"}'),
         ('sum(rate(a{b=")"}[5m])) by (c) or vector(0)', False, 'a{b=")"}'),
         (
             "sum(rate(a[5m])) + sum(rate(b[5m]))",
@@ -226,7 +289,9 @@ def test_queries_become_selectors_where_they_can(query, counter, found):
     assert events_of(query, counter=counter).query == found
 
 
-@pytest.mark.parametrize("query", ["a", "avg(a)", "rate(a[5m]) / increase(b[5m])", "vector(1)"])
+@pytest.mark.parametrize(
+    "query", ["a", "avg(a)", "rate(a[5m]) / increase(b[5m])", "vector(1)", "rate(a{{.window}}[5m])"]
+)
 def test_what_gives_no_events_is_refused(query):
     with pytest.raises(NoCount):
         events_of(query)

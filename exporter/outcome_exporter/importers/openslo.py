@@ -9,7 +9,7 @@
 | budgetingMethod, timeSliceTarget, timeSliceWindow | budgeting |
 | objectives[].target, targetPercent | objective |
 | ratioMetric good, bad, total | good or bad, total |
-| ratioMetric raw | cannot be: a ratio says no number of events |
+| ratioMetric raw, rawType | minutes of each series, as good or as bad as the ratio says |
 | thresholdMetric with op and value | good: minutes in which each series keeps the threshold |
 | DataSource of type Prometheus | prometheus.url |
 | AlertPolicy, AlertCondition | our own alert tiers take their place |
@@ -31,7 +31,9 @@ from outcome_exporter.importers.reading import (
     about,
     duration_of,
     leftovers,
+    minutes,
     name_of,
+    named,
     owner_of,
     prometheus,
     runbook_of,
@@ -98,6 +100,7 @@ def _slo(name: str, root: Node, books: _Books, found: Found) -> None:
     metadata, spec = root.node("metadata"), root.node("spec")
     metadata.take("name")
     objectives = spec.nodes("objectives")
+    named(found, name)
     try:
         shared = _window(name_of(name), spec, found)
     except Left as left:
@@ -120,7 +123,7 @@ def _slo(name: str, root: Node, books: _Books, found: Found) -> None:
             slo |= {"objective": _target(objective), **shared}
             slo |= _budgeting(method, objective)
             heading = ": ".join(part for part in parts if part)
-            about(slo, title=heading, owner=owner, runbook=runbook)
+            about(found, slo, title=heading, owner=owner, runbook=runbook)
             indicator = _indicator(objective, books) or _indicator(spec, books)
             slo["sli"] = _sli(indicator, objective, own, books, found)
         except Left as left:
@@ -222,10 +225,13 @@ def _sli(
 
 
 def _ratio(node: Node, objective: Node, name: str, books: _Books, found: Found) -> dict[str, Any]:
-    node.take("rawType")
     objective.take("op")  # says nothing of a ratio
-    if node.take("raw"):
-        raise Left(f"{node.path}.raw", "a ratio says no number of events; give good and total")
+    raw, kind = node.node("raw"), node.text("rawType")
+    if raw:
+        if kind not in ("success", "failure"):
+            raise Left(f"{node.path}.rawType", "it is neither success nor failure")
+        query = _query(raw, books, found)
+        return minutes(found, name, raw.path, query, is_good=kind == "success")
     counter = node.take("counter") is True
     good, bad, total = (node.node(key) for key in ("good", "bad", "total"))
     if not total or not (good or bad):

@@ -26,7 +26,7 @@ from outcome_exporter.importers.reading import (
     about,
     duration_of,
     leftovers,
-    name_of,
+    named,
     owner_of,
     prometheus,
     runbook_of,
@@ -45,7 +45,7 @@ def read(documents: list[Document]) -> Found:
             found.notes.append(Note("", one.file, what, "is no resource of Pyrra's"))
             continue
         metadata = root.node("metadata")
-        name = name_of(metadata.text("name"))
+        name = named(found, metadata.text("name"))
         try:
             found.slos.append(_slo(root.node("spec"), metadata, name, found))
         except Left as left:
@@ -66,6 +66,7 @@ def _slo(spec: Node, metadata: Node, name: str, found: Found) -> dict[str, Any]:
     }
     labels, annotations = metadata.node("labels"), metadata.node("annotations")
     about(
+        found,
         slo,
         title=spec.text("description"),
         owner=owner_of(labels),
@@ -85,18 +86,27 @@ def _number(text: str) -> float | str:
 def _sli(node: Node, name: str, found: Found) -> dict[str, Any]:
     ratio, latency, gauge = node.node("ratio"), node.node("latency"), node.node("bool_gauge")
     if ratio:
-        bad = ratio.node("errors").text("metric")
-        total = ratio.node("total").text("metric")
+        bad, total = _metric(ratio.node("errors")), _metric(ratio.node("total"))
         return prometheus(found, name, ratio.path, False, bad, total, counter=True)
     if latency:
-        good = latency.node("success").text("metric")
-        total = latency.node("total").text("metric")
+        good, total = _metric(latency.node("success")), _metric(latency.node("total"))
         return prometheus(found, name, latency.path, True, good, total, counter=True)
     if gauge:
-        metric = gauge.text("metric")
+        metric = _metric(gauge)
         note = "is looked at once a minute"
         found.notes.append(Note(name, gauge.path, note, "a gauge counts no events"))
         return {"prometheus": {"good": f"sum({metric} > bool 0)", "total": f"count({metric})"}}
     if node.take("latencyNative"):
         raise Left(f"{node.path}.latencyNative", "native histograms are not read")
     raise Left(node.path, "it has no indicator that can be read")
+
+
+def _metric(node: Node) -> str:
+    """The selector of a query. What Pyrra would not read would count other events."""
+    metric = node.text("metric")
+    if not metric:
+        raise Left(node.path, "it names no metric")
+    if node.data.keys() - {"metric"} - {"grouping"}:
+        others = ", ".join(sorted(node.data.keys() - {"metric", "grouping"}))
+        raise Left(node.path, f"Pyrra knows no {others} here; write it into the metric")
+    return metric

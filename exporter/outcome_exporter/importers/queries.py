@@ -5,6 +5,9 @@ query is a sum of the rate or increase of one selector, we read that selector's 
 exact. Everything else stays an expression, made to give the events of a minute: a rate is
 multiplied by 60, an increase over a window by 60 s / window; both are read over two minutes, so
 that scrapes a minute apart suffice. Samples (`sum_over_time`, `count_over_time`) are those of one.
+
+A ratio that nobody can divide says no number of events: a minute of each of its series is one, as
+good as the ratio says. That is how Sloth weighs it, too.
 """
 
 import re
@@ -13,12 +16,14 @@ from typing import NamedTuple
 from outcome_exporter.promql import is_selector, split
 
 _WINDOW = r"\[\s*(\{\{\s*\.window\s*\}\}|\$\{?window\}?|\d[\dsmhdwy]*)\s*\]"
+_TEMPLATE = re.compile(r"\{\{|\$\{?window")
 _SUBQUERY = re.compile(_WINDOW.replace(r"\s*\]", r"\s*:[^\]]*\]"))
 _RANGE = re.compile(_WINDOW)
 _SUM = re.compile(r"sum\s*(?:(?:by|without)\s*\([^)]*\)\s*)?(?=\()")
 _SUM_BY_AFTER = re.compile(r"(?:by|without)\s*\([^)]*\)\s*$")
 _RATE = re.compile(rf"(?:rate|increase|irate)\s*\(\s*(.*?)\s*{_WINDOW}\s*\)", re.DOTALL)
 _OR_ZERO = re.compile(r"\s+or\s+(?:on\s*\(\s*\)\s*)?vector\s*\(\s*0\s*\)\s*$", re.IGNORECASE)
+_OFFSET = re.compile(r"(?<=[\]}\w])\s+(offset\s+-?\d[\dsmhdwy]*)(?=[\s)]*$)", re.IGNORECASE)
 _FUNCTIONS = re.compile(r"\b(rate|irate|increase|[a-z]+_over_time)\s*\(")
 _SAMPLES = {"sum_over_time", "count_over_time"}
 """What they give for a minute adds up over minutes."""
@@ -31,6 +36,8 @@ class Events(NamedTuple):
     query: str
     why: str = ""
     """Why it is an expression; empty for a selector, which is exact."""
+    offset: str = ""
+    """What it was shifted by, which is left out: a selector is read by the samples' own times."""
 
 
 class NoCount(Exception):
@@ -48,13 +55,27 @@ def events_of(query: str, *, counter: bool = False) -> Events:
         NoCount: It gives no number of events.
     """
     plain = bare(query)
-    inner = bare(_without_sum(plain))
+    _refuse_templates(_RANGE.sub("", _SUBQUERY.sub("", plain)))
+    shifted = _OFFSET.search(plain)
+    selector = _selector(_OFFSET.sub("", plain), counter=counter)
+    if selector is not None:
+        return Events(selector, offset=shifted[1] if shifted else "")
+    return Events(_per_minute(plain), "it is more than a sum of one selector's rate")
+
+
+def _selector(query: str, *, counter: bool) -> str | None:
+    """The selector whose rate a query sums, if it is no more than that."""
+    inner = bare(_without_sum(query))
     rate = _RATE.fullmatch(inner)
     if rate is not None and is_selector(rate[1]):
-        return Events(rate[1])
-    if counter and is_selector(inner):
-        return Events(inner)
-    return Events(_per_minute(plain), "it is more than a sum of one selector's rate")
+        return rate[1]
+    return inner if counter and is_selector(inner) else None
+
+
+def _refuse_templates(query: str) -> None:
+    """A window that is part of a name, as in `errors:ratio_rate{{.window}}`, is none we know."""
+    if _TEMPLATE.search(query):
+        raise NoCount(f"{query[:60]!r} has its window elsewhere than in brackets")
 
 
 def _per_minute(query: str) -> str:
@@ -120,6 +141,24 @@ def rest_of(error: str, total: str) -> str | None:
             return good
         case _:
             return None
+
+
+class Minutes(NamedTuple):
+    """A ratio as events: the minutes of its series, each of them so far as the ratio says."""
+
+    part: str
+    total: str
+
+
+def minutes_of(query: str) -> Minutes:
+    """What counts the minutes of a ratio; those in which it has no value are none.
+
+    Raises:
+        NoCount: Its window is more than a range.
+    """
+    ratio = bare(_RANGE.sub("[2m]", _SUBQUERY.sub("[2m:1m]", query)))
+    _refuse_templates(ratio)
+    return Minutes(f"sum(clamp_max(({ratio}) >= 0, 1))", f"count(({ratio}) >= 0)")
 
 
 class Ratio(NamedTuple):

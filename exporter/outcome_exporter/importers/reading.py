@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from outcome_exporter import units
-from outcome_exporter.importers.queries import NoCount, events_of
+from outcome_exporter.importers.queries import NoCount, events_of, minutes_of
+from outcome_exporter.promql import counts_every_bucket
 
 _NO_NAME = re.compile(r"[^a-zA-Z0-9_-]+")
 _NAME_MAX = 63
+_TEXT_MAX = 1000
 _OWNERS = ("owner", "team", "owning_team", "pyrra.dev/owner", "pyrra.dev/team")
 _RUNBOOKS = ("runbook", "runbook_url", "runbookurl")
 _LONG = {"M": 30 * units.DAY, "Q": 90 * units.DAY, "Y": 365 * units.DAY}
@@ -123,6 +125,15 @@ def name_of(*parts: str) -> str:
     return text[:_NAME_MAX].rstrip("-")
 
 
+def named(found: Found, *parts: str) -> str:
+    """The same, with a note where it is another name than theirs."""
+    name, theirs = name_of(*parts), "-".join(part for part in parts if part)
+    if name != theirs:
+        why = f"names are letters, digits, - and _, a letter first, at most {_NAME_MAX}"
+        found.notes.append(Note(name, "", f"is called {theirs!r} there", why))
+    return name
+
+
 def duration_of(text: str) -> int | None:
     """Nanoseconds of a duration like 28d, or 1M, 1Q and 1Y, which have no exact length."""
     number, unit = text[:-1], text[-1:]
@@ -148,11 +159,14 @@ def runbook_of(annotations: Node) -> str:
     return ""
 
 
-def about(slo: dict[str, Any], *, title: str, owner: str, runbook: str) -> None:
+def about(found: Found, slo: dict[str, Any], *, title: str, owner: str, runbook: str) -> None:
     """Adds what is known about an SLO."""
     for key, value in (("title", " ".join(title.split())), ("owner", owner), ("runbook", runbook)):
         if value:
-            slo[key] = value[:1000]
+            slo[key] = value[:_TEXT_MAX]
+        if len(value) > _TEXT_MAX:
+            why = f"at most {_TEXT_MAX} characters are kept"
+            found.notes.append(Note(slo["name"], key, "is cut", why))
 
 
 def leftovers(found: Found, name: str, node: Node) -> None:
@@ -178,15 +192,18 @@ def prometheus(
     Raises:
         Left: They give no events.
     """
-    sli = {}
+    sli, notes = {}, []
     for key, query in (("good" if is_good else "bad", part), ("total", total)):
         try:
             events = events_of(query, counter=counter)
         except NoCount as error:
             raise Left(path, str(error)) from None
+        if counts_every_bucket(events.query):
+            why = f"{events.query} counts an event once for every bucket that holds it; name one le"
+            raise Left(path, why)
         sli[key] = events.query
         if events.why:
-            found.notes.append(
+            notes.append(
                 Note(
                     name,
                     f"{path} ({key})",
@@ -194,4 +211,23 @@ def prometheus(
                     f"{events.why}, and only those are read sample by sample",
                 )
             )
+        if events.offset:
+            why = "events are counted in the minute in which they happened"
+            notes.append(Note(name, f"{path} ({key})", f"{events.offset} is left out", why))
+    found.notes += notes
     return {"prometheus": sli}
+
+
+def minutes(found: Found, name: str, path: str, query: str, *, is_good: bool) -> dict[str, Any]:
+    """An SLI of ours from a ratio that says no number of events.
+
+    Raises:
+        Left: It cannot be evaluated here.
+    """
+    try:
+        part, total = minutes_of(query)
+    except NoCount as error:
+        raise Left(path, str(error)) from None
+    what = "each minute of each of its series is an event, as good as the ratio says"
+    found.notes.append(Note(name, path, what, "a ratio says no number of events"))
+    return {"prometheus": {"good" if is_good else "bad": part, "total": total}}

@@ -8,7 +8,7 @@
 | labels, alerting.labels: owner or team | owner |
 | alerting.annotations: runbook | runbook |
 | sli.events | bad and total |
-| sli.raw | bad and total, where it divides two queries |
+| sli.raw | bad and total, where it divides two queries; otherwise minutes, as bad as it says |
 | sli.plugin | cannot be: its code makes the query |
 
 Source:
@@ -26,7 +26,8 @@ from outcome_exporter.importers.reading import (
     Note,
     about,
     leftovers,
-    name_of,
+    minutes,
+    named,
     owner_of,
     prometheus,
     runbook_of,
@@ -60,7 +61,7 @@ def _service(node: Node, found: Found) -> None:
     labels = node.node("labels")
     owner = owner_of(labels)
     for slo in node.nodes("slos"):
-        name = name_of(service, slo.text("name"))
+        name = named(found, service, slo.text("name"))
         try:
             found.slos.append(_slo(slo, name, owner, found))
         except Left as left:
@@ -73,6 +74,7 @@ def _slo(node: Node, name: str, owner: str, found: Found) -> dict[str, Any]:
     labels, alerting = node.node("labels"), node.node("alerting")
     annotations = alerting.node("annotations")
     about(
+        found,
         slo,
         title=node.text("description"),
         owner=owner_of(labels) or owner_of(alerting.node("labels")) or owner,
@@ -94,9 +96,11 @@ def _sli(node: Node, name: str, found: Found) -> dict[str, Any]:
         return prometheus(found, name, events.path, good is not None, good or error, total)
     if raw:
         query = raw.text("error_ratio_query") or raw.text("errorRatioQuery")
+        if not query:
+            raise Left(raw.path, "it has no query")
         try:
             ratio = ratio_of(query)
-        except NoCount as error_:
-            raise Left(raw.path, str(error_)) from None
+        except NoCount:
+            return minutes(found, name, raw.path, query, is_good=False)
         return prometheus(found, name, raw.path, ratio.is_good, ratio.part, ratio.total)
     raise Left(node.path, "it has no events")

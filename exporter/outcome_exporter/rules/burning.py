@@ -4,9 +4,11 @@
         = highest burn rate of the long windows whose tier fires
 
 A tier fires where both of its windows burn above its threshold and the long one holds enough
-events, and enough bad ones. Recording the highest of them makes tiers inhibit each other: when a problem moves from the
-1-hour tier to that of 6 hours it stays the same alert, and `unless` on the page keeps the ticket
-silent. Doing that in Alertmanager's configuration alone was discarded: not everybody's has it.
+events, and enough bad ones. Recording the highest of them makes tiers inhibit each other: when a
+problem moves from the 1-hour tier to that of 6 hours it stays the same alert, and `unless` on the
+page keeps the ticket silent. Doing that in Alertmanager's configuration alone was discarded: not
+everybody's has it. `unless` also lets rules that are newer than the exporter fire without a gate
+that it does not show yet.
 
 Known limit: the ticket may follow once the page has ended, because its longer windows still burn;
 the budget is spent faster than planned, and somebody should look in working hours.
