@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fuzz import fuzz
 from tests.fuzz.harness import WAYS, Eater, hostile
 
 SEEDS = sorted((Path(__file__).parent / "seeds").iterdir())
@@ -41,6 +42,23 @@ def test_what_was_found_before_stays_found(seed, eater):
     eater.eat(seed.read_bytes())
     eater.settle()
     eater.check()
+
+
+class Forgetful(Eater):
+    """Keeps something of each request."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def eat(self, data):
+        self.kept.append(bytearray(1 << 12))
+        return super().eat(data)
+
+
+@pytest.mark.slow
+def test_memory_that_is_not_let_go_fails_the_fuzzing():
+    assert fuzz.soak(6, Eater()) < fuzz.GROWTH_BYTES_MAX < fuzz.soak(6, Forgetful())
 
 
 def test_the_harm_is_repeatable():
