@@ -77,6 +77,10 @@ class Exporter:
         return self.port(r"metrics and page on port (\d+)")
 
     @property
+    def grpc_port(self) -> int | None:
+        return self.port(r"OTLP on port (\d+) \(gRPC\)")
+
+    @property
     def http_port(self) -> int | None:
         return self.port(r"OTLP on port \d+ \(gRPC\) and (\d+) \(HTTP\)")
 

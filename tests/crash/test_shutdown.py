@@ -1,12 +1,16 @@
 """SIGTERM: what was begun is finished, a checkpoint is left, exit code 0, in time."""
 
 import http.client
+import queue
 import signal
 import time
+from contextlib import ExitStack
 
+import grpc
 import pytest
 from tests.crash.exporters import command, eventually, write_config, zygote
 from tests.crash.load import Books, Sender
+from tests.fire.process import EXPORT
 
 from outcome_exporter.checkpoint import StateStore
 from outcome_exporter.log import DurableLog
@@ -23,13 +27,13 @@ def config(tmp_path):
 
 def test_sigterm_under_load_finishes_checkpoints_and_exits_with_0(config):
     books = Books()
-    with command(config) as exporter:
+    with command(config) as exporter, ExitStack() as stack:
         exporter.until_ready()
         senders = [Sender(n, lambda: exporter.http_port, books) for n in range(3)]
         for sender in senders:
             sender.start()
         eventually(lambda: sum(books.attempts.values()) > 300, "some are accepted")
-        # One more connection idles, and one never ends its request.
+        # One more connection idles, and others never end their requests.
         idle = http.client.HTTPConnection("127.0.0.1", exporter.http_port)
         idle.connect()
         slow = http.client.HTTPConnection("127.0.0.1", exporter.http_port)
@@ -37,9 +41,19 @@ def test_sigterm_under_load_finishes_checkpoints_and_exits_with_0(config):
         slow.putheader("Content-Type", "application/x-protobuf")
         slow.putheader("Content-Length", "1000")
         slow.endheaders(b"\n")
+        channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{exporter.grpc_port}"))
+        never = queue.SimpleQueue()
+        stuck = channel.stream_unary(EXPORT).future(iter(never.get, None), timeout=60)
         began = time.monotonic()
         assert exporter.terminate() == 0
         assert time.monotonic() - began < SECONDS_MAX
+        answer = slow.getresponse()
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        with pytest.raises(grpc.RpcError):
+            stuck.result()
+        never.put(None)
+        assert "Traceback" not in exporter.said()
+        assert "ERROR" not in exporter.said()
         for sender in senders:
             sender.give_up()
             sender.stop()

@@ -1,18 +1,24 @@
 """What one client can cost the others: connections, headers and bodies that do not come."""
 
+import http.client
 import queue
+import selectors
 import socket
+import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 import grpc
 import pytest
+import trustme
 from tests.fire.process import EXPORT, config, exporting, get, post, spans, until
 from tests.receivers import LIMIT_BYTES, Inbox, running
 
 from outcome_exporter.receive import grpc as receive_grpc
 from outcome_exporter.receive import serving
+from outcome_exporter.receive.access import Access, TlsFiles
 from outcome_exporter.receive.counters import ReceiverCounters
 from outcome_exporter.receive.grpc import GrpcReceiver
 from outcome_exporter.receive.http import app
@@ -23,10 +29,16 @@ HEAD = b"POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-prot
 
 
 @contextmanager
-def listening(*, connections_max=serving.CONNECTIONS_MAX, read_seconds=20.0):
+def listening(*, inbox=None, connections_max=serving.CONNECTIONS_MAX, read_seconds=20.0, tls=None):
     web = ThreadedServer(
-        app(Inbox(), ReceiverCounters(), max_request_bytes=LIMIT_BYTES, read_seconds=read_seconds),
+        app(
+            inbox or Inbox(),
+            ReceiverCounters(),
+            max_request_bytes=LIMIT_BYTES,
+            read_seconds=read_seconds,
+        ),
         "127.0.0.1:0",
+        tls=None if tls is None else Access("x", tls=tls).ssl_context(),
         connections_max=connections_max,
     )
     port = web.start()
@@ -48,6 +60,118 @@ def read_until_closed(client: socket.socket) -> bytes:
     except ConnectionError:
         pass
     return out
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def tls(authority, tmp_path_factory):
+    """Files of a listener."""
+    folder = tmp_path_factory.mktemp("tls")
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+    issued.private_key_pem.write_to_path(folder / "tls.key")
+    return TlsFiles(folder / "tls.crt", folder / "tls.key")
+
+
+@pytest.fixture
+def client_context(authority):
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@contextmanager
+def grpc_listening(tls=None):
+    receiver = GrpcReceiver(
+        Inbox(),
+        ReceiverCounters(),
+        address="127.0.0.1:0",
+        max_request_bytes=LIMIT_BYTES,
+        access=Access("x", tls=tls),
+    )
+    port = receiver.start()
+    try:
+        yield port
+    finally:
+        receiver.stop(1)
+
+
+HELLO = pytest.mark.parametrize(
+    "hello", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "a beginning"]
+)
+"""What comes of a handshake before it stalls."""
+
+
+@HELLO
+def test_a_handshake_that_stalls_is_not_waited_for(hello, tls, monkeypatch):
+    monkeypatch.setattr(serving, "HANDSHAKE_SECONDS", 0.2)
+    with listening(tls=tls) as (web, port), closing(connect(port)) as stalled:
+        stalled.sendall(hello)
+        assert read_until_closed(stalled) == b""
+        until(lambda: web.cut["slow_handshake"] == 1 and web.connections == 0)
+
+
+@HELLO
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_handshake_that_stalls_over_grpc_is_not_waited_for(hello, encrypted, tls, monkeypatch):
+    monkeypatch.setattr(receive_grpc, "HANDSHAKE_SECONDS", 1)
+    with grpc_listening(tls if encrypted else None) as port, closing(connect(port)) as stalled:
+        stalled.sendall(hello)
+        read_until_closed(stalled)  # runs into its own time-out where it is kept
+
+
+def test_handshakes_that_stall_make_room_for_those_that_send(tls, client_context):
+    with listening(connections_max=10, tls=tls) as (web, port), ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(closing(connect(port)))
+        for _ in range(5):
+            assert post_encrypted(port, client_context) == 200
+        until(lambda: web.cut["crowded"] >= 40)
+        assert web.connections <= 10
+
+
+def test_handshakes_that_stall_are_bounded_in_number_over_grpc(tls, monkeypatch):
+    monkeypatch.setattr(receive_grpc, "CONNECTIONS_MAX", 10)
+    with grpc_listening(tls) as port, ExitStack() as stack:
+        stalled = [stack.enter_context(closing(connect(port))) for _ in range(30)]
+        refused = set()
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for client in stalled:
+            selector.register(client, selectors.EVENT_READ)
+        until(lambda: refused.update(key.fd for key, _ in selector.select(1)) or len(refused) >= 20)
+        assert len(refused) == 20
+
+
+def post_encrypted(port, context):
+    client = http.client.HTTPSConnection("localhost", port, timeout=20, context=context)
+    with closing(client):
+        client.request("POST", "/v1/traces", GOOD, {"content-type": "application/x-protobuf"})
+        answer = client.getresponse()
+        answer.read()
+        return answer.status
+
+
+def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(tls, client_context):
+    request = HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(GOOD) + GOOD
+    with listening(tls=tls) as (_, port), closing(connect(port)) as client:
+        received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = client_context.wrap_bio(received, to_send, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            session.do_handshake()
+        client.sendall(to_send.read())
+        while True:
+            received.write(client.recv(65_536))
+            with suppress(ssl.SSLWantReadError):
+                session.do_handshake()
+                break
+        session.write(request)
+        client.sendall(to_send.read())  # the client's last word of the handshake is in it, too
+        received.write(read_until_closed(client))
+        assert session.read(65_536).startswith(b"HTTP/1.1 200")
 
 
 def test_headers_that_do_not_come_are_not_waited_for(monkeypatch):
@@ -139,6 +263,44 @@ def test_slow_bodies_make_room_after_a_while(monkeypatch):
                 return False
 
         until(taken, 20)
+
+
+def test_the_end_asks_for_bodies_that_have_not_come_once_more(caplog):
+    with listening() as (web, port), closing(connect(port)) as client:
+        client.sendall(HEAD + b"content-length: 100\r\n\r\nabc")
+        until(lambda: web.connections == 1)
+        web.stop(0.2)
+        answer = read_until_closed(client)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 1" in answer
+        assert web.cut["stopping"] == 1
+    assert not caplog.records
+
+
+def test_the_end_waits_longer_for_what_waits_for_the_disk(caplog):
+    begun, durable = threading.Event(), threading.Event()
+
+    class Slow(Inbox):
+        def submit(self, kind, encoding, payload):
+            begun.set()
+            assert durable.wait(20)
+            return super().submit(kind, encoding, payload)
+
+    with (
+        listening(inbox=Slow()) as (web, port),
+        closing(connect(port)) as stuck,
+        ThreadPoolExecutor() as threads,
+    ):
+        stuck.sendall(HEAD + b"content-length: 100\r\n\r\nabc")
+        answer = threads.submit(post, port, GOOD)
+        assert begun.wait(20)
+        until(lambda: web.connections == 2)
+        ended = threads.submit(web.stop, 0.5)
+        until(lambda: web.cut["stopping"] == 1)  # the grace is over
+        durable.set()
+        assert answer.result(20) == 200
+        ended.result(20)
+    assert not caplog.records
 
 
 def test_grpc_requests_whose_message_does_not_come_shut_nobody_out(monkeypatch):

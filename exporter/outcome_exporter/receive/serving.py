@@ -1,10 +1,10 @@
 """Runs an ASGI application in a thread of its own, within bounds, and stops it within a deadline.
 
-What one connection can cost is bounded: the bytes and the time of its headers, the time of what it
-still sends after its answer, the time in which it must read an answer, and the number of
-connections. Where there are too many, the one that has been idle longest makes room, then the one
-whose body takes longest: thousands of idle or slow connections keep nobody out for long. How long a
-body may take while there is room is the application's to say.
+What one connection can cost is bounded: the time of its handshake, the bytes and the time of its
+headers, the time of what it still sends after its answer, the time in which it must read an answer,
+and the number of connections. Where there are too many, the one that has been idle longest makes
+room, then the one whose body takes longest: thousands of idle or slow connections keep nobody out
+for long. How long a body may take while there is room is the application's to say.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,6 +31,10 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_SECONDS = 120
 """Longer than the Collector keeps idle connections (90 s): whoever closes first must be the client,
 or a request races the close."""
+HANDSHAKE_SECONDS = 10.0
+"""Time for the handshake of TLS."""
+CLOSE_SECONDS = 2.0
+"""Time in which a client must say that it saw the end of TLS."""
 HEADER_SECONDS = 10.0
 """Time for the headers of a request to come whole, from the connection's or their own beginning."""
 HEADER_BYTES_MAX = 64 << 10
@@ -40,10 +45,20 @@ WRITE_SECONDS = 60.0
 """Time in which a client must take an answer."""
 CONNECTIONS_MAX = 1_000
 """Of one listener."""
-CUT = ("crowded", "slow_headers", "large_headers", "slow_body", "slow_reader")
+CUT = (
+    "crowded",
+    "slow_handshake",
+    "slow_headers",
+    "large_headers",
+    "slow_body",
+    "slow_reader",
+    "stopping",
+)
 """Why connections are cut."""
 HURRY_SECONDS = 2.0
 """Time that a body has to come whole while others wait for its place."""
+_NOTICE_SECONDS = 1.0
+"""uvicorn looks ten times a second whether it is to end, and whether it has."""
 
 
 class _Crowd:
@@ -52,13 +67,13 @@ class _Crowd:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.cut = dict.fromkeys(CUT, 0)
-        self.all: set[_Connection] = set()
-        self.idle: OrderedDict[_Connection, None] = OrderedDict()
-        """Idle longest first."""
+        self.all: set[_Connection | _Handshake] = set()
+        self.idle: OrderedDict[_Connection | _Handshake, None] = OrderedDict()
+        """Idle longest first; one whose handshake is not over does nothing yet."""
         self.reading: OrderedDict[_Connection, float] = OrderedDict()
         """Those whose body is not whole, longest first, and since when."""
 
-    def enter(self, connection: "_Connection") -> bool:
+    def enter(self, connection: "_Connection | _Handshake") -> bool:
         """Whether there is, or was made, room for one more."""
         if len(self.all) >= self.limit:
             self.cut["crowded"] += 1
@@ -71,17 +86,76 @@ class _Crowd:
         self.idle[connection] = None
         return True
 
-    def _dispensable(self, now: float) -> "_Connection | None":
+    def _dispensable(self, now: float) -> "_Connection | _Handshake | None":
         for connection in self.idle:
             return connection
         for connection, since in self.reading.items():
             return connection if now - since > HURRY_SECONDS else None
         return None
 
-    def leave(self, connection: "_Connection") -> None:
+    def leave(self, connection: "_Connection | _Handshake") -> None:
         self.all.discard(connection)
         self.idle.pop(connection, None)
-        self.reading.pop(connection, None)
+        if isinstance(connection, _Connection):
+            self.reading.pop(connection, None)
+
+    def end(self) -> None:
+        """Cuts who keeps the listener from ending; who waits for an answer may wait on."""
+        for connection in list(self.all):
+            connection.end()
+
+
+class _Handshake(asyncio.Protocol):
+    """A connection whose handshake of TLS is not over.
+
+    asyncio's own servers tell of a connection only after that, so that those which never come to it
+    would be neither counted nor found when room is needed.
+    """
+
+    def __init__(self, crowd: _Crowd, tls: ssl.SSLContext, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        self.loop = asyncio.get_running_loop()
+        self._crowd = crowd
+        self._tls = tls
+        self._connection = partial(_Connection, crowd, **kwargs)
+        self._early: list[bytes] = []
+        """What came with the end of the handshake."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+        if self._crowd.enter(self):
+            self._task = self.loop.create_task(self._shake_hands())
+        else:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._early.append(data)
+
+    async def _shake_hands(self) -> None:
+        encrypted = None
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                encrypted = await self.loop.start_tls(
+                    self.transport,
+                    self,
+                    self._tls,
+                    server_side=True,
+                    ssl_shutdown_timeout=CLOSE_SECONDS,
+                )
+        except TimeoutError:
+            self._crowd.cut["slow_handshake"] += 1
+        except OSError:
+            pass  # no client of ours, or one that went
+        finally:
+            self._crowd.leave(self)
+        if encrypted is not None:
+            connection = self._connection()
+            encrypted.set_protocol(connection)
+            connection.connection_made(encrypted)
+            for data in self._early:
+                connection.data_received(data)
+
+    def end(self) -> None:
+        self.transport.abort()
 
 
 class _Connection(HttpToolsProtocol):
@@ -159,11 +233,20 @@ class _Connection(HttpToolsProtocol):
         self._disarm("slow_reader")
 
     def _refuse_headers(self) -> None:
+        self._refuse("large_headers", b"431 Request Header Fields Too Large")
+
+    def end(self) -> None:
+        if self._in_body and not self.cycle.response_started:
+            self._refuse("stopping", b"503 Service Unavailable\r\nretry-after: 1")
+        elif self.flow.write_paused:
+            self._cut("stopping")
+
+    def _refuse(self, why: str, status: bytes) -> None:
+        """Answers in the application's place, which sees a client that went."""
         if not self.transport.is_closing():
-            self._crowd.cut["large_headers"] += 1
+            self._crowd.cut[why] += 1
             self.transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-                b"content-length: 0\r\nconnection: close\r\n\r\n"
+                b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             )
             self.transport.close()
 
@@ -181,6 +264,20 @@ class _Connection(HttpToolsProtocol):
             timer.cancel()
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's, which ends its connections after a while."""
+
+    def __init__(self, config: uvicorn.Config, crowd: _Crowd) -> None:
+        super().__init__(config)
+        self._crowd = crowd
+        self.grace_seconds = 0.0
+
+    async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        end = asyncio.get_running_loop().call_later(self.grace_seconds, self._crowd.end)
+        await super().shutdown(list(sockets or []))
+        end.cancel()
+
+
 class ThreadedServer:
     """One listening address."""
 
@@ -195,12 +292,14 @@ class ThreadedServer:
         """Nothing is bound before `start`."""
         self._address = address
         self._crowd = _Crowd(connections_max)
-        connection = partial(_Connection, self._crowd)
-        self._server = uvicorn.Server(
+        made: Callable[..., asyncio.Protocol] = partial(_Connection, self._crowd)
+        if tls is not None:
+            made = partial(_Handshake, self._crowd, tls)
+        self._server = _Server(
             uvicorn.Config(
                 app,
                 # Called like the class that it stands for.
-                http=cast("type[asyncio.Protocol]", connection),
+                http=cast("type[asyncio.Protocol]", made),
                 loop="asyncio",
                 ws="none",
                 lifespan="off",
@@ -209,8 +308,8 @@ class ThreadedServer:
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                ssl_context_factory=None if tls is None else lambda _config, _default: tls,
-            )
+            ),
+            self._crowd,
         )
         self._thread: threading.Thread | None = None
 
@@ -241,16 +340,15 @@ class ThreadedServer:
         return port
 
     def stop(self, grace_seconds: float) -> None:
-        """Takes no more requests, lets those that run finish within the grace, then cuts them.
+        """Takes no more requests, and cuts those that have not come whole within the grace.
 
         What waits for the disk cannot be cut: it is waited for once more as long, then left alone.
         """
         if self._thread is None:
             return
+        self._server.grace_seconds = grace_seconds
         self._server.should_exit = True
-        self._thread.join(grace_seconds)
-        self._server.force_exit = True
-        self._thread.join(grace_seconds)
+        self._thread.join(2 * grace_seconds + _NOTICE_SECONDS)
         self._thread = None
 
 
