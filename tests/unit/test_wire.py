@@ -692,6 +692,14 @@ def test_shortest_attributes_still_fit():
     assert len(decode_spans(in_span(shortest * 500), wanted).attributes) == 500
 
 
+def test_shortest_spans_and_resources_still_fit():
+    wanted = wanted_keys(["k"])
+    span = sized(1, b"t" * 16) + sized(2, b"s" * 8)
+    for resources, spans in ((500, 0), (500, 1), (1, 500)):
+        batch = decode_spans(sized(1, sized(2, sized(2, span) * spans)) * resources, wanted)
+        assert (len(batch.resources), len(batch.spans)) == (resources, resources * spans)
+
+
 MANY_NAMES = [f"app.key.{i}" for i in range(3_000)]
 
 

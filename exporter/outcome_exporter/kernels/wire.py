@@ -25,10 +25,11 @@ What is decided here, beyond the format:
   into a profile's dictionary, or not there has none.
 - A request of 4 GiB or more is refused, because places are 32 bits.
 
-How: one pass counts resources and spans, which touches a few bytes of each; a second one fills.
-Span → KeyValue → AnyValue is written out by hand; whatever is rare goes through `_skip_field`,
-which walks any message by `SCHEMA` without recursion. Bytes are read in words of 8 where that
-stays within the payload.
+How: one pass, into room for as many rows as a request of that size has as a rule; where it has
+more, another one, with room for the most that its bytes can hold. (Rejected: to count the spans
+first, which touches every one of them twice.) Span → KeyValue → AnyValue is written out by hand;
+whatever is rare goes through `_skip_field`, which walks any message by `SCHEMA` without recursion.
+Bytes are read in words of 8 where that stays within the payload.
 
 Known limit: little-endian machines only.
 """
@@ -179,10 +180,14 @@ _SLOT: Final = np.dtype(
 )
 _SPAN_BYTES_MIN: Final = 28
 """Of a span with both ids: 16 and 8, each behind a tag and a length."""
+_RESOURCE_BYTES_MIN: Final = 2
+"""Of an empty one: a tag and a length."""
 _NAMES_MAX: Final = 2**16
 _SHORTEST_ROW: Final = 6
 """Bytes of an attribute beside its key, in the shortest encoding: the tags and lengths of itself
 and its value, and a tag and a byte within the value. An empty key may be left out."""
+_USUAL_BYTES: Final = (80, 80, 32)
+"""Bytes of a request for each span, resource and wanted attribute in it, at least, as a rule."""
 
 
 class WantedKeys(NamedTuple):
@@ -252,24 +257,26 @@ def decode_spans(
     if data.size > _PAYLOAD_MAX:
         raise DecodeError(f"trace request has {data.size} bytes; send less than 4 GiB at once")
     stack = np.empty(3 * _DEPTH_MAX, np.int64)
-    span_count, resource_count = _count(data, SCHEMA, stack)
     buffers = buffers or Buffers(0)
-    spans = buffers.take(span_count * SPAN.itemsize).view(SPAN)
-    resources = np.empty(resource_count, RESOURCE)
-    # Every key once is the rule; only keys that come again and again can need the second try.
-    rows_max = data.size // (_SHORTEST_ROW + wanted.key_bytes_min)
-    rows = min(rows_max, (span_count + resource_count) * len(wanted.slots) // 4)
     place = _NO_ROOM
-    for room in (rows, rows_max):
-        attributes = buffers.take(room * ATTRIBUTE.itemsize).view(ATTRIBUTE)
-        place, kept, attribute_count, rejected = _fill(
-            data, wanted.slots, wanted.text, SCHEMA, stack, spans, resources, attributes
-        )
+    tables: list[Table] = []
+    for bytes_a_row in (_USUAL_BYTES, _fewest_bytes(wanted)):
+        tables = [
+            buffers.take((data.size // size + 1) * dtype.itemsize).view(dtype)
+            for dtype, size in zip((SPAN, RESOURCE, ATTRIBUTE), bytes_a_row, strict=True)
+        ]
+        place, *counts, rejected = _fill(data, wanted.slots, wanted.text, SCHEMA, stack, *tables)
         if place != _NO_ROOM:
             break
     if place < 0:
         raise _error_at(place)
-    return SpanBatch(data, spans[:kept], resources, attributes[:attribute_count], rejected)
+    spans, resources, attributes = (table[:n] for table, n in zip(tables, counts, strict=True))
+    return SpanBatch(data, spans, resources, attributes, rejected)
+
+
+def _fewest_bytes(wanted: WantedKeys) -> tuple[int, int, int]:
+    """Bytes that a span, a resource and a wanted attribute have at least."""
+    return _SPAN_BYTES_MIN, _RESOURCE_BYTES_MIN, _SHORTEST_ROW + wanted.key_bytes_min
 
 
 def _error_at(place: int) -> DecodeError:
@@ -325,8 +332,9 @@ def _short_word(payload: Bytes, at: int, end: int) -> int:
     if end >= 8:
         return _load_word(payload, end - 8) >> _word(64 - 8 * length)
     word = _word(0)
-    for i in range(length):
-        word |= _word(payload[at + i]) << _word(8 * i)
+    while end > at:
+        end -= 1
+        word = word << _word(8) | _word(payload[end])
     return word
 
 
@@ -566,15 +574,17 @@ def _find_key(work: _Work, at: int, end: int) -> int:
         if slot.key < 0:
             return _int(-1)
         if slot.head == head and slot.tail == tail and _int(slot.len) == length:
-            same = True
-            for i in range(8, length - 8):
-                same &= payload[at + i] == work.text[_int(slot.at) + i]
-            if same:
+            i = _int(8)
+            while i < length - 8 and _load_word(payload, at + i) == _load_word(
+                work.text, _int(slot.at) + i
+            ):
+                i += 8
+            if i >= length - 8:
                 return _int(slot.key)
         place = (place + 1) & work.slots_mask
 
 
-@_part
+@_inline
 def _read_attribute(work: _Work, at: int, end: int, depth: int, row: int) -> tuple[int, int]:
     """Writes an attribute to that row if it is wanted.
 
@@ -729,7 +739,7 @@ def _read_status(source: _Source, at: int, end: int, code: int) -> tuple[int, in
     return code, at
 
 
-@_part
+@_inline
 def _read_span(work: _Work, at: int, end: int, span: Row, first_row: int) -> tuple[int, bool, int]:
     """Writes a span, all but its resource, and its attributes from `first_row` on.
 
@@ -819,12 +829,12 @@ def _fill(
     spans_array: Table,
     resources: Table,
     attributes: Table,
-) -> tuple[int, int, int, int]:
+) -> tuple[int, int, int, int, int]:
     """Decodes a request into the given arrays.
 
     Returns:
-        The place behind the request or the first failure, how many spans were kept, how many
-        attributes there are, and how many spans were rejected.
+        The place behind the request or the first failure; how many spans were kept, resources and
+        attributes there are; and how many spans were rejected.
     """
     payload, spans = _pointer(payload_array), _pointer(spans_array)
     source = _Source(payload, _pointer(schema), _pointer(stack))
@@ -841,21 +851,21 @@ def _fill(
     while at < end:
         tag, at = _tag(payload, at, end)
         if at < 0:
-            return at, kept, row, rejected
+            return at, kept, resource, row, rejected
         if tag != _REQUEST_RESOURCE_SPANS:
             at = _skip_field(source, at, end, tag, _IN_REQUEST, _DEPTH_OF_REQUEST)
             if at < 0:
-                return at, kept, row, rejected
+                return at, kept, resource, row, rejected
             continue
         start, resource_end = _content(payload, at, end)
         if resource_end < 0:
-            return resource_end, kept, row, rejected
+            return resource_end, kept, resource, row, rejected
         first_row = row
         at, row = _read_resource(work, start, resource_end, row)
         if at < 0:
-            return at, kept, row, rejected
+            return at, kept, resource, row, rejected
         if resource == len(resources):
-            return _NO_ROOM, kept, row, rejected
+            return _NO_ROOM, kept, resource, row, rejected
         resources[resource].attributes_at = first_row
         resources[resource].attributes_len = row - first_row
         at = start
@@ -877,9 +887,9 @@ def _fill(
                 elif at >= 0:
                     at, span_end = _content(payload, at, scope_end)
                     if span_end < 0:
-                        return span_end, kept, row, rejected
+                        return span_end, kept, resource, row, rejected
                     if kept == len(spans_array) and span_end - at >= _SPAN_BYTES_MIN:
-                        return _NO_ROOM, kept, row, rejected
+                        return _NO_ROOM, kept, resource, row, rejected
                     span = _row(spans, kept)
                     at, valid, row = _read_span(work, at, span_end, span, row)
                     if valid:
@@ -888,50 +898,6 @@ def _fill(
                     else:
                         rejected += 1
                 if at < 0:
-                    return at, kept, row, rejected
+                    return at, kept, resource, row, rejected
         resource += 1
-    return at, kept, row, rejected
-
-
-@_kernel
-def _count(
-    payload_array: Bytes, schema: npt.NDArray[np.int8], stack: npt.NDArray[np.int64]
-) -> tuple[int, int]:
-    """How many spans and resources a request may yield, or those before what makes it malformed.
-
-    Goes the way of `_fill`, so that `_fill` never meets more. Spans too short for both ids are not
-    counted: room for them would let a small request claim forty times its size.
-    """
-    payload = _pointer(payload_array)
-    source = _Source(payload, _pointer(schema), _pointer(stack))
-    end = payload_array.size
-    at = spans = resources = _int(0)
-    while 0 <= at < end:
-        tag, at = _tag(payload, at, end)
-        if at < 0 or tag != _REQUEST_RESOURCE_SPANS:
-            at = _skip_unknown(source, at, end, tag, _DEPTH_OF_REQUEST)
-            continue
-        at, resource_end = _content(payload, at, end)
-        resources += 1
-        while 0 <= at < resource_end:
-            tag, at = _tag(payload, at, resource_end)
-            if at < 0 or tag != _RESOURCE_SPANS_SCOPE_SPANS:
-                at = _skip_unknown(source, at, resource_end, tag, _DEPTH_OF_RESOURCE_SPANS)
-                continue
-            at, scope_end = _content(payload, at, resource_end)
-            while 0 <= at < scope_end:
-                tag, at = _tag(payload, at, scope_end)
-                if at < 0 or tag != _SCOPE_SPANS_SPAN:
-                    at = _skip_unknown(source, at, scope_end, tag, _DEPTH_OF_SCOPE_SPANS)
-                    continue
-                start, at = _content(payload, at, scope_end)
-                spans += _int(at - start >= _SPAN_BYTES_MIN)
-            at = min(at, scope_end)
-        at = min(at, resource_end)
-    return spans, resources
-
-
-@_part
-def _skip_unknown(source: _Source, at: int, end: int, tag: int, depth: int) -> int:
-    """Skips a field without a look at its content; passes on a failure to read its tag."""
-    return at if at < 0 else _skip_field(source, at, end, tag, _IN_UNKNOWN, depth)
+    return at, kept, resource, row, rejected
