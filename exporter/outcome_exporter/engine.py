@@ -113,6 +113,7 @@ class Engine:
         self._tried_nano = 0
         self._checkpoint_seconds = 0.0
         self._checkpoint_failures = 0
+        self._checkpoint_problem = ""
         self._ready_offset = 0
         # Loading comes first: it tells whether the ids of SLOs are all there.
         checkpoint = store.load()
@@ -192,6 +193,14 @@ class Engine:
         if self._unread_records() > 0:
             return f"replaying the log: {self._unread_records()} of its records are left"
         return None
+
+    def ailments(self) -> list[str]:
+        """What does not work just now, and is tried again."""
+        said = {
+            "requests are refused, the log was not written": self._log.problem,
+            "the checkpoint was not written, the log keeps what it lacks": self._checkpoint_problem,
+        }
+        return [f"{what}: {why}" for what, why in said.items() if why]
 
     def _unread_records(self) -> int:
         """Of those that the log held at the start."""
@@ -327,12 +336,14 @@ class Engine:
             self._save()
         except (LogCorrupt, StateCorrupt):
             raise  # trying again would not mend it
-        except StorageError:
+        except StorageError as error:
             logger.exception("the checkpoint failed; the log keeps what it would have held")
             self._checkpoint_failures += 1
+            self._checkpoint_problem = str(error)
             if must:
                 raise
         else:
+            self._checkpoint_problem = ""
             self._checkpoint_nano = self._tried_nano
             self._checkpoint_seconds = (self._now() - self._tried_nano) / SECOND
 

@@ -373,6 +373,7 @@ class DurableLog:
         self._trimming = False
         self._closed = False
         self._broken: StorageError | None = None
+        self._problem = ""
         self._tail = _Tail(tail_bytes)
         self._uncopied_bytes = 0
         self._writer = threading.Thread(target=self._run, name="log-writer", daemon=True)
@@ -394,6 +395,11 @@ class DurableLog:
         self._first_offset, self._first_position = (int(value) for value in first)
         self._stored_first = self._first_offset
         self._promise = 0
+
+    @property
+    def problem(self) -> str:
+        """Why the last append could not be stored; empty where it could."""
+        return self._problem
 
     # Sizes and places
 
@@ -693,12 +699,13 @@ class DurableLog:
                     "INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (row for _, row in group)
                 )
         except sqlite3.Error as error:
-            problem = f"{self._path}: {error}"
+            self._problem = problem = f"{self._path}: {error}"
             logger.error("%s; %d appends are refused", problem, len(group))  # noqa: TRY400 - no bug
             self._release(problem)
             if is_damage(error):
                 self._give_up(_corrupt_file(problem))
             return
+        self._problem = ""
         for waiting, row in group:
             waiting.record = Record(
                 row.offset,

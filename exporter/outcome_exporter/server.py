@@ -92,6 +92,7 @@ class Server:
             metrics_app(
                 snapshot=self._snapshot,
                 ready=self._engine.not_ready,
+                ailments=self._engine.ailments,
                 reload=self.reload,
                 config=lambda: self._engine.pipeline.config,
                 now=self._clock,
@@ -222,10 +223,6 @@ class Server:
 def _opened(config: Config, clock: SteadyClock) -> tuple[DurableLog, StateStore, Engine]:
     """What a configuration's storage holds, with the engine where it stopped."""
     folder = Path(config.storage.path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror}; set storage.path") from None
     log = DurableLog(
         folder,
         max_bytes=config.storage.max_log,

@@ -5,7 +5,7 @@
     GET  /explain/ID why the attempts of a trace were bad, as JSON; 404 where none is remembered
     GET  /explain    likewise of a journey: `?journey=J&since=1h`
     GET  /config     the effective configuration, as YAML
-    GET  /healthz    200 while the process answers
+    GET  /healthz    200 while the process answers, and what ails it that a restart would not mend
     GET  /readyz     200 once the log has been replayed, until then 503 and how far it has come
     POST /-/reload   reads the configuration file again; 500 and the problems where it cannot
 
@@ -18,7 +18,7 @@ other sites can neither read an answer (no CORS) nor trigger a reload (Sec-Fetch
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from http import HTTPStatus
 
@@ -63,6 +63,7 @@ def metrics_app(
     *,
     snapshot: Callable[[], Snapshot],
     ready: Callable[[], str | None],
+    ailments: Callable[[], Sequence[str]] = lambda: (),
     reload: Callable[[], None],
     config: Callable[[], Config],
     now: Callable[[], int],
@@ -74,6 +75,7 @@ def metrics_app(
     Args:
         snapshot: Every series now. Called from threads.
         ready: None, or why not yet and how far the replay has come. Must not block.
+        ailments: What does not work just now, a full disk for instance. Must not block.
         reload: Takes over the configuration file as it is now, or raises an error of ours; then
             the running configuration stays. Called from a thread, never twice at once.
         config: The running configuration.
@@ -82,7 +84,7 @@ def metrics_app(
             threads.
         allows: Whether a request with this `Authorization` may see more than health.
     """
-    site = _Site(snapshot, ready, reload, config, now, explain)
+    site = _Site(snapshot, ready, ailments, reload, config, now, explain)
 
     def guarded(answer: _Endpoint) -> _Endpoint:
         async def ask(request: Request) -> Response:
@@ -121,6 +123,7 @@ class _Site:
         self,
         snapshot: Callable[[], Snapshot],
         ready: Callable[[], str | None],
+        ailments: Callable[[], Sequence[str]],
         reload: Callable[[], None],
         config: Callable[[], Config],
         now: Callable[[], int],
@@ -128,6 +131,7 @@ class _Site:
     ) -> None:
         self._snapshot = snapshot
         self._ready = ready
+        self._ailments = ailments
         self._reload = reload
         self._config = config
         self._now = now
@@ -179,7 +183,7 @@ class _Site:
         return _answer(request, config_as_yaml(self._config()).encode(), _PLAIN)
 
     async def healthz(self, _request: Request) -> Response:
-        return _text("ok")
+        return _text("\n".join(["ok", *self._ailments()]))
 
     async def readyz(self, _request: Request) -> Response:
         why_not = self._ready()

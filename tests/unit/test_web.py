@@ -4,7 +4,7 @@ import gzip
 import http.client
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Exporter:
     port: int = 0
     snapshot: Snapshot = field(default_factory=lambda: snapshots.healthy().snapshot)
     not_ready: str | None = None
+    ailments: Sequence[str] = ()
     config: Config = snapshots.CONFIG
     broken_file: ConfigError | None = None
     reloads: int = 0
@@ -71,6 +72,7 @@ def server() -> Iterator[Exporter]:
     app = metrics_app(
         snapshot=lambda: exporter.snapshot,
         ready=lambda: exporter.not_ready,
+        ailments=lambda: exporter.ailments,
         reload=exporter.reload,
         config=lambda: exporter.config,
         now=lambda: snapshots.NOW,
@@ -155,6 +157,15 @@ def test_healthz_answers_also_when_not_ready(exporter):
     exporter.not_ready = "replaying"
     answer = exporter.ask("/healthz")
     assert (answer.status, answer.text) == (200, "ok\n")
+
+
+def test_healthz_says_what_a_restart_would_not_mend(exporter):
+    exporter.ailments = ["requests are refused, the log was not written: disk full", "and more"]
+    answer = exporter.ask("/healthz")
+    assert answer.status == 200
+    assert answer.text == (
+        "ok\nrequests are refused, the log was not written: disk full\nand more\n"
+    )
 
 
 def test_readyz_tells_why_not_and_then_that_it_is(exporter):
