@@ -35,7 +35,7 @@ class Program:
 
     commands: tuple[str, ...]
     debian: str = ""
-    """Debian package."""
+    """Debian packages."""
     go: str = ""
     """Go package with its version; needs a Go compiler."""
     collector: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -82,6 +82,7 @@ PROGRAMS = {
     "chromedriver": Program(("chromedriver",), debian="chromium-driver"),
     "node": Program(("node", "nodejs"), debian="nodejs"),
     "npm": Program(("npm",), debian="npm"),
+    "cc": Program(("cc",), debian="gcc libc6-dev"),
     "go": Program(("go",), debian="golang-go"),
     "sloth": Program(("sloth",), go="github.com/slok/sloth/cmd/sloth@v0.16.0"),
     "helm": Program(("helm",), go="helm.sh/helm/v3/cmd/helm@v3.21.4"),
@@ -160,14 +161,14 @@ def _installed(name: str, program: Program, machine: Machine) -> str:
     return path
 
 
-def _apt(package: str, machine: Machine) -> str:
+def _apt(packages: str, machine: Machine) -> str:
     if machine.which("apt-get") is None:
         return "there is no apt-get to install it"
     if not machine.is_root:
         return "only root can install it"
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-    install = [*apt, "install", "-y", "--no-install-recommends", package]
+    install = [*apt, "install", "-y", "--no-install-recommends", *packages.split()]
     if not machine.run(install, env):
         return ""
     # The lists may be old, or not there at all.

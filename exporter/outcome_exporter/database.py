@@ -66,6 +66,24 @@ class Schema:
     """Version → statements that make the next one of it. Never change one that was released."""
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it, so that a power cut leaves them.
+
+    SQLite syncs its files into their folder, but not the folder into the one that holds it.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        holder = os.open(made.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(holder)
+        finally:
+            os.close(holder)
+
+
 class FileLock:
     """Keeps a second process off a file, for as long as this one lives.
 
@@ -78,7 +96,7 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StorageError(

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -137,7 +137,7 @@ def series(shown: str) -> str:
 class Zygote:
     """Starts exporters without waiting for Python's imports; see zygote.py."""
 
-    def __init__(self, config: Path) -> None:
+    def __init__(self, config: Path, environment: Mapping[str, str]) -> None:
         self._folder = config.parent
         self._started = 0
         self._process = subprocess.Popen(
@@ -145,6 +145,7 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **environment},
         )
         assert self._answer() == "ready"
 
@@ -177,8 +178,8 @@ class Zygote:
 
 
 @contextmanager
-def zygote(config: Path) -> Iterator[Zygote]:
-    started = Zygote(config)
+def zygote(config: Path, environment: Mapping[str, str] = {}) -> Iterator[Zygote]:
+    started = Zygote(config, environment)
     try:
         yield started
     finally:
@@ -186,13 +187,17 @@ def zygote(config: Path) -> Iterator[Zygote]:
 
 
 @contextmanager
-def command(config: Path) -> Iterator[Exporter]:
+def command(config: Path, environment: Mapping[str, str] = {}) -> Iterator[Exporter]:
     """The command as a user types it."""
     log = config.parent / f"command-{len(list(config.parent.glob('command-*')))}.log"
     program = Path(sys.executable).with_name("outcome-exporter")
     with log.open("a") as target:
         process = subprocess.Popen(
-            [program, "serve", "-c", config], stdout=target, stderr=target, stdin=subprocess.DEVNULL
+            [program, "serve", "-c", config],
+            stdout=target,
+            stderr=target,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
         )
     try:
         yield Exporter(process.pid, log, lambda: process.wait(SECONDS_MAX))

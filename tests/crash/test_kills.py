@@ -1,5 +1,7 @@
 """kill -9 at random moments under load: what was accepted is counted once, and nothing goes back.
 
+Likewise where the power goes at the same moment, and with it what was not synced: see disk.py.
+
 The moments are drawn between the start of the process and 0.5 s after it accepts requests. With
 checkpoints every 100 ms or 2 s, as it comes, that covers opening the files, short and long replays,
 group commits, checkpoints, trimming and copying of the write-ahead log. Now and then the senders
@@ -16,9 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.crash.disk import Disk
 from tests.crash.exporters import SECONDS_MAX, Exporter, Series, Zygote, eventually, write_config
 from tests.crash.exporters import zygote as running_zygote
 from tests.crash.load import Books, Sender
+from tests.programs import require
 
 SENDERS = 3
 MANY = int(os.environ.get("KILLS", "50"))
@@ -66,9 +70,10 @@ class Scraper(threading.Thread):
 class Run:
     """Kills an exporter again and again while it works."""
 
-    def __init__(self, folder: Path, zygote: Zygote, seed: int) -> None:
+    def __init__(self, folder: Path, zygote: Zygote, seed: int, disk: Disk | None) -> None:
         self._folder = folder
         self._zygote = zygote
+        self._disk = disk
         self._random = random.Random(seed)
         self.exporter = self._start()
         self.books = Books()
@@ -109,8 +114,13 @@ class Run:
             if self._random.random() < 0.15:
                 self._pause()
         self.killed_before_ready += self.exporter.http_port is None
-        self.exporter.kill()
+        self._kill()
         self.exporter = self._start()
+
+    def _kill(self) -> None:
+        self.exporter.kill()
+        if self._disk is not None:
+            self._disk.cut(self._random)
 
     def _pause(self) -> None:
         for sender in self.senders:
@@ -123,7 +133,7 @@ class Run:
         """What is counted is what was accepted, also after one more kill."""
         expected = self.books.series()
         self._until_settled(expected)
-        self.exporter.kill()
+        self._kill()
         self.exporter = self._start().until_ready()
         self._until_settled(expected)
         self.scraper.stop()
@@ -145,11 +155,11 @@ class Run:
         assert counted == total
 
 
-def run(folder: Path, kills: int, seed: int) -> None:
+def run(folder: Path, kills: int, seed: int, disk: Disk | None = None) -> None:
     config = write_config(folder, folder / "data")
     began = time.monotonic()
-    with running_zygote(config) as zygote:
-        run = Run(folder, zygote, seed)
+    with running_zygote(config, {} if disk is None else disk.environment) as zygote:
+        run = Run(folder, zygote, seed, disk)
         try:
             run.kills(kills)
             run.compare()
@@ -164,11 +174,27 @@ def run(folder: Path, kills: int, seed: int) -> None:
         f"before it listened: {sum(books.attempts.values())} attempts accepted and counted once, "
         f"{books.refused} of {books.tries} requests failed and were sent again, "
         f"{run.scraper.scrapes} scrapes"
+        + ("" if disk is None else f"; {disk.lost_bytes >> 10} KiB were written but not synced")
     )
 
 
 def test_what_was_accepted_is_counted_once_through_20_kills(tmp_path):
     run(tmp_path, 20, seed=1)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    return Disk(require("cc"), tmp_path / "data", tmp_path)
+
+
+def test_what_was_accepted_is_counted_once_through_10_power_cuts(tmp_path, disk):
+    run(tmp_path, 10, seed=3, disk=disk)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 6 * MANY)
+def test_what_was_accepted_is_counted_once_through_many_power_cuts(tmp_path, disk):
+    run(tmp_path, MANY, seed=4, disk=disk)
 
 
 @pytest.mark.slow
