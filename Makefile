@@ -18,7 +18,7 @@ UV := $(shell command -v uv)
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate pyproject.toml
 
-.PHONY: help demo test lint types check bench fuzz chart lock clean install
+.PHONY: help demo test lint types audit check bench fuzz chart lock clean install
 
 help: ## this help
 	@echo 'outcome-exporter: make TARGET'
@@ -39,6 +39,9 @@ lint: install ## check style and format
 
 types: install ## check types
 	@$(BIN)/mypy
+
+audit: install ## look for known vulnerabilities, where the advisory data can be reached
+	@.ci/audit
 
 check: lint types test ## lint, types and test
 

@@ -94,15 +94,6 @@ def instructions():
     return [tuple(line.split(" ", 1)) for line in lines]
 
 
-def test_the_run_lock_is_part_of_the_whole_lock():
-    def pins(name):
-        return set(re.findall(r"^([\w.-]+==\S+)", (ROOT / name).read_text(), re.MULTILINE))
-
-    only_run, all_of_it = pins("requirements.run.lock"), pins("requirements.lock")
-    assert only_run < all_of_it
-    assert not any(pin.startswith("pytest") for pin in only_run)
-
-
 @pytest.fixture
 def helm():
     return require("helm")

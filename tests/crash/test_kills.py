@@ -187,14 +187,14 @@ def disk(tmp_path):
     return Disk(require("cc"), tmp_path / "data", tmp_path)
 
 
-def test_what_was_accepted_is_counted_once_through_10_power_cuts(tmp_path, disk):
-    run(tmp_path, 10, seed=3, disk=disk)
+def test_what_was_accepted_is_counted_once_through_5_power_cuts(tmp_path, disk):
+    run(tmp_path, 5, seed=3, disk=disk)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 6 * MANY)
 def test_what_was_accepted_is_counted_once_through_many_power_cuts(tmp_path, disk):
-    run(tmp_path, MANY, seed=4, disk=disk)
+    run(tmp_path, MANY // 2, seed=4, disk=disk)
 
 
 @pytest.mark.slow
