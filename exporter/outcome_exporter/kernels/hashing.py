@@ -10,7 +10,7 @@ The mixing is that of MurmurHash3's finaliser; a text is folded eight bytes at a
 
 import numpy as np
 
-from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.jit import inlined, kernel
 from outcome_exporter.kernels.words import load_word, pointer
 from outcome_exporter.model import Bytes
 
@@ -45,7 +45,7 @@ def combine(hashed: np.uint64, value: np.uint64) -> np.uint64:
     return mix((hashed ^ mix(value + _GOLDEN)) * _GOLDEN + value)
 
 
-@kernel
+@inlined
 def hash_bytes(text: Bytes, at: int, length: int, seed: np.uint64) -> np.uint64:
     """64-bit hash of `text[at : at + length]`."""
     source = pointer(text)
@@ -62,7 +62,7 @@ def hash_bytes(text: Bytes, at: int, length: int, seed: np.uint64) -> np.uint64:
     return mix((hashed ^ word) * _M2)
 
 
-@kernel
+@inlined
 def same_bytes(one: Bytes, at: int, other: Bytes, other_at: int, length: int) -> bool:
     """Whether two runs of bytes are equal."""
     left, right = pointer(one), pointer(other)

@@ -20,6 +20,14 @@ def kernel(function: Function) -> Function:
     return cast("Function", _njit(cache=True, nogil=True, _nrt=False)(function))
 
 
+def inlined(function: Function) -> Function:
+    """Compiles a part of kernels into each place that calls it.
+
+    A call hands over seven words for every array: more than a short part has to do.
+    """
+    return cast("Function", _njit(cache=True, nogil=True, _nrt=False, forceinline=True)(function))
+
+
 def allocating(function: Function) -> Function:
     """Compiles a kernel that makes arrays, for itself or to return them."""
     return cast("Function", _njit(cache=True, nogil=True, _nrt=True)(function))

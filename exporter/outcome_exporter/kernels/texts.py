@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.kernels.hashing import SEED_LO, hash_bytes, same_bytes
-from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.jit import inlined, kernel
 from outcome_exporter.model import Bytes
 
 NONE = 0
@@ -40,7 +40,7 @@ class TextArrays(NamedTuple):
     """Codes given, bytes of the arena used, texts that overflowed."""
 
 
-@kernel
+@inlined
 def _cut(source: Bytes, at: int, length: int) -> int:
     """Length of a text once it is cut at a character's edge."""
     if length > LENGTH_MAX:
@@ -50,7 +50,7 @@ def _cut(source: Bytes, at: int, length: int) -> int:
     return length
 
 
-@kernel
+@inlined
 def _slot(texts: TextArrays, source: Bytes, at: int, length: int) -> int:
     """Where a text stands in the index, or would stand."""
     mask = texts.slots.size - 1
@@ -67,7 +67,7 @@ def _slot(texts: TextArrays, source: Bytes, at: int, length: int) -> int:
         slot = (slot + 1) & mask
 
 
-@kernel
+@inlined
 def find(texts: TextArrays, source: Bytes, at: int, length: int) -> int:
     """The code of `source[at : at + length]`, -1 where it has none."""
     if length == 0:
@@ -75,7 +75,7 @@ def find(texts: TextArrays, source: Bytes, at: int, length: int) -> int:
     return np.int64(texts.slots[_slot(texts, source, at, _cut(source, at, length))])
 
 
-@kernel
+@inlined
 def intern(texts: TextArrays, source: Bytes, at: int, length: int) -> int:
     """The code of `source[at : at + length]`, a new one if there is room."""
     if length == 0:
