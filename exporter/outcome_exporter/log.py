@@ -63,7 +63,10 @@ from outcome_exporter.model import OWN_KINDS, Batch, Encoding, Kind, Record
 logger = logging.getLogger(__name__)
 
 _PACK_ABOVE_BYTES = 1 << 10
-_PACK_LEVEL = 1  # 0.8 GB/s on spans, 5.4 : 1; level 3 takes 1.7 times as long and gains nothing
+_PACK_LEVEL = -3
+"""Of zstd. CPU seconds for a million spans of 423 bytes, and what remains of them, of synthetic
+and of recorded spans: level 1 takes 0.35 s for 68 MB and 0.71 for 135, level -3 0.22 for 81 and
+0.53 for 163, level -10 0.18 for 110 and 0.41 for 214. Storing a megabyte costs a millisecond."""
 _GROUP_BYTES = 64 << 20
 _SLICE_RECORDS = 4_096
 _SLICE_BYTES = 32 << 20
