@@ -55,8 +55,8 @@ class Traces:
         self._plan = plan
         self._quiet = max(-(-config.quiet // SECOND), 1)
         self._max_age = max(-(-config.max_age // SECOND), 1)
-        self.spans = Pool(assembly.PENDING_SPAN, timed=False)
-        self.traces = Pool(assembly.PENDING_TRACE)
+        self.spans = Pool(assembly.PENDING_SPAN, limits.pending_spans, timed=False)
+        self.traces = Pool(assembly.PENDING_TRACE, limits.pending_spans)
         self.candidates = Pool(ATTEMPT, timed=False)
         self._slots = np.full(4096, -1, np.int32)
         self.counts = np.zeros(assembly.COUNTS, np.int64)

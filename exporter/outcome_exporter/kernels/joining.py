@@ -200,7 +200,7 @@ def relink(side: Side) -> None:
 @kernel
 def _remove(side: Side, row: int) -> None:
     _unlink(side, row)
-    if side.wheel.due[row] >= 0:
+    if side.wheel.due[row] > 0:
         cancel(side.wheel, row)
     side.rows[row].alive = 0
     give(side.free, row)

@@ -41,7 +41,7 @@ class Wheel(NamedTuple):
     following: npt.NDArray[np.int32]
     previous: npt.NDArray[np.int32]
     due: npt.NDArray[np.int64]
-    """Second at which a row is due; -1 for a row without a timer."""
+    """Second at which a row is due; 0 for a row without a timer."""
 
 
 @kernel
@@ -85,7 +85,7 @@ def cancel(wheel: Wheel, row: int) -> None:
         wheel.heads[wheel.due[row] & (WHEEL_SLOTS - 1)] = after
     if after >= 0:
         wheel.previous[after] = previous
-    wheel.due[row] = -1
+    wheel.due[row] = 0
 
 
 @allocating
@@ -124,16 +124,19 @@ class Pool:
     def __init__(
         self, dtype: np.dtype[np.void], capacity: int = 1024, *, timed: bool = True
     ) -> None:
-        """An empty pool; timers cost 16 bytes a row."""
-        self._timed = timed
+        """An empty pool; timers cost 16 bytes a row.
+
+        Room costs memory only where it was written to, and growing copies what is there: a pool
+        whose limit is known gets that capacity at once.
+        """
         timers = capacity if timed else 0
         self.rows: Table = np.zeros(capacity, dtype)
-        self.free = Free(np.empty(capacity, np.int32), np.zeros(2, np.int64))
+        self.free = Free(np.zeros(capacity, np.int32), np.zeros(2, np.int64))
         self.wheel = Wheel(
             heads=np.full(WHEEL_SLOTS, NIL, np.int32),
-            following=np.full(timers, NIL, np.int32),
-            previous=np.full(timers, NIL, np.int32),
-            due=np.full(timers, -1, np.int64),
+            following=np.zeros(timers, np.int32),
+            previous=np.zeros(timers, np.int32),
+            due=np.zeros(timers, np.int64),
         )
 
     def __len__(self) -> int:
@@ -152,16 +155,12 @@ class Pool:
         if needed <= capacity:
             return
         capacity = max(needed, capacity * 3 // 2)
-        self.rows = _grown(self.rows, capacity, 0)
-        self.free = Free(_grown(self.free.stack, capacity, 0), self.free.counts)
-        if not self._timed:
-            return
-        self.wheel = Wheel(
-            self.wheel.heads,
-            _grown(self.wheel.following, capacity, NIL),
-            _grown(self.wheel.previous, capacity, NIL),
-            _grown(self.wheel.due, capacity, -1),
-        )
+        self.rows = _grown(self.rows, capacity)
+        self.free = Free(_grown(self.free.stack, capacity), self.free.counts)
+        if self.wheel.due.size:
+            self.wheel = Wheel(
+                self.wheel.heads, *(_grown(timers, capacity) for timers in self.wheel[1:])
+            )
 
     def load(self, rows: Table) -> None:
         """Takes the rows of a checkpoint over; `release` those that are dead afterwards."""
@@ -176,10 +175,7 @@ class Pool:
         self.free.counts[_FREE] = dead.size
 
 
-def _grown(array: npt.NDArray[np.generic], size: int, fill: int) -> npt.NDArray[np.generic]:
-    # Zeroes cost memory only where they are written to: room for rows that never come is free.
+def _grown(array: npt.NDArray[np.generic], size: int) -> npt.NDArray[np.generic]:
     grown = np.zeros(size, array.dtype)
     grown[: array.size] = array
-    if fill:
-        grown[array.size :] = fill
     return grown
