@@ -11,20 +11,26 @@ never came: the first step that attempts usually go through and this one did not
 
 **The verdict** compares the last minutes with history, in attempts that were hurt:
 
-    error     e - n * p0          where two proportions differ, z > 3
-    latency   n * min(1, dms / D) where Welch's t on log(1 + ms) > 4, among attempts that have
-                                  the step; D is the journey's mean duration
-    stop      k - n * p0          only in journeys without a failed span: the step after which a
-                                  service now goes on no more
+    error     (e - n * p0) * (1 - 1 / z)     where two proportions differ, z > 2.5
+    latency   n * dms / D * (1 - 1 / t)      where Welch's t on log(1 + ms) > 3, among attempts
+                                             that have the step; D is the journey's mean duration
+    stop      (k - n * p0) * (1 - 1 / z)     only in journeys without a failed span: the step after
+                                             which a service now goes on no more, z > 8
 
-A slow step weighs at most one failed attempt, so that drifting latency never outvotes errors.
-What a service's steps are held responsible for adds up; it is named with its worst operation if
-it explains `SHARE_MIN` of the bad outcomes and at least `SUPPORT_MIN` of them.
+What is beyond history counts less one deviation of it, so that much that is certain goes before
+more that is not. A slow step weighs at most one failed attempt, so that drifting latency never
+outvotes errors. What a service's steps are held responsible for adds up; it is named with its
+worst operation if it explains `SHARE_MIN` of the bad outcomes and at least `SUPPORT_MIN` of them
+show it. Beside it stand those that explain less, down to `_FLOOR`, as alternatives.
 
-Minutes become history once they are `MINUTES` old (sooner while there is none), unless the
+An attempt that stands for several (sampling) counts as all of them, and as one where it is asked
+whether something is chance (Kish's effective sample size).
+
+Minutes become history once they are `SLOTS` old (sooner while there is none), unless the
 journey was hurt in them: a fault never becomes its own yardstick. Half of history is forgotten
 after a day of traffic. Memory: O(steps + causes), both capped. Time: O(1) a span below an
-attempt, O(steps) every `EVERY_SECONDS`.
+attempt; every `EVERY_SECONDS` O(steps) of the journeys in which enough went bad, O(journeys)
+otherwise.
 
 Limits: what fails in no trace cannot be named. A step without history has no usual time, so a
 fault in the first minute is blamed by its errors only. An attempt whose trace never came, or that
@@ -58,20 +64,25 @@ JUDGED = (MINUTE, 5 * MINUTE)
 """Windows whose verdict compares with history."""
 WINDOWS = (*JUDGED, 30 * MINUTE, HOUR, 6 * HOUR)
 """Windows of `outcome_cause_share`, in nanoseconds."""
-_SLOTS = ((3,), (3, 6, 9))
-"""Slots that each of `JUDGED` compares with all before them; where there are several the one that
-differs most is taken, so that a fault is not diluted by what was before it."""
+_LENGTHS = (3, 6, 9)
+"""Of how many of the last slots each is compared with all before them."""
+_OF_WINDOW = ((0,), (0, 1, 2))
+"""Which of them each of `JUDGED` takes; where there are several the one that differs most, so that
+a fault is not diluted by what was before it."""
 
 CHANGES_SECONDS = 86_400
 """How long a new version is told."""
 _STEPS_MAX = (k.SLOTS + 1) * k.SLOT_SECONDS // EVERY_SECONDS
 _TOP = 5
+"""Causes that a verdict names at most."""
+_FLOOR = 0.05
+"""Share that a cause must explain to be named beside one that explains `SHARE_MIN`."""
 _PATH_SPANS = 32
 """Spans that there is room for, for each attempt that is remembered."""
-"""Causes that a verdict names at most."""
-_LIMITS = k.Limits(t=4.0, z=3.0, stop_z=8.0, drift=0.1, visits=3.0)
+LIMITS = k.Limits(t=3.0, z=2.5, stop_z=8.0, drift=0.25, visits=3.0)
 """What the test statistics must be. Chosen on the recorded streams that tests/bench/bench_rca.py
-measures, so its figures are those of the faults they were chosen on, not of new ones."""
+measures, from the middle of what does equally well there; its `--robust` says how far from there
+they may be, and what they do on a day that had no say."""
 _HURT_MIN = 1.0
 """Attempts' worth of pain below which nothing is named."""
 _KEEP = 0.5 ** (k.SLOT_SECONDS / 86_400)
@@ -111,6 +122,21 @@ class _Total(NamedTuple):
     """(hurt, operation, kind) of its worst step."""
 
 
+_NOTHING = _Total(0.0, 0.0, (0.0, 0, 0))
+
+
+class _Evidence(NamedTuple):
+    """What speaks against a step."""
+
+    service: int
+    operation: int
+    version: int
+    kind: int
+    hurt: float
+    support: float
+    strength: float
+
+
 class Blame:
     """The stage's state."""
 
@@ -147,7 +173,19 @@ class Blame:
         self._budget = np.array(
             [max((slo.budget_ratio for slo in j.slos), default=1.0) for j in plan.journeys]
         )
+        self.limits = LIMITS
         self._hurt = np.zeros((count, k.SLOTS), np.bool_)
+        self._lengths = np.array(_LENGTHS, np.int64)
+        lengths, rows = len(_LENGTHS), 2 * steps * len(_LENGTHS)
+        self._sums = k.Sums(
+            now=np.empty((lengths, steps, k.COLUMNS)),
+            past=np.empty((lengths, steps, k.COLUMNS)),
+            begun=np.empty(steps),
+            journeys_now=np.empty((lengths, count, k.JOURNEY_COLUMNS)),
+            journeys_past=np.empty((lengths, count, k.JOURNEY_COLUMNS)),
+            burns=np.zeros(count, np.bool_),
+        )
+        self._evidence = k.Evidence(*np.empty((3, rows), np.int64), *np.empty((3, rows)))
         self._verdicts = self._no_verdicts()
         self._step = 0
         self._fresh = False
@@ -235,83 +273,82 @@ class Blame:
     def _remember(self, slot: int, which: npt.NDArray[np.bool_]) -> None:
         """Adds a slot of some journeys to their history."""
         which = which & (self.state.journeys[:, slot, k.TRIES] > 0)
-        if not which.any():
-            return
-        state, used = self.state, self._used
-        state.past[which] = state.past[which] * _KEEP + state.journeys[which, slot]
-        rows = np.flatnonzero(which[state.steps["journey"][:used]])
-        state.base[rows] *= _KEEP
-        np.add.at(state.base, state.steps["base"][rows], state.recent[rows, slot])
+        if which.any():
+            k.remember(self.state, slot, which, _KEEP)
 
     # Verdicts
 
-    def evidence(self, length: int) -> k.Evidence:
-        """What the last slots, the one that runs included, say against all before them."""
-        room = 2 * self._used
-        out = k.Evidence(np.empty(room, np.int64), np.empty(room, np.int64), *np.empty((3, room)))
-        count = k.weigh(self.state, self._last(length), self._hurt, _LIMITS, out)
-        return _rows(out, slice(count))
-
-    def _last(self, length: int) -> npt.NDArray[np.bool_]:
-        """Which places of the slots are the last ones."""
-        last = np.zeros(k.SLOTS, np.bool_)
-        last[(self.slot - np.arange(length)) % k.SLOTS] = True
-        return last
-
     def _judge(self) -> None:
         self._fresh = False
-        state = self.state
-        state.score[: self._used] = 0
-        lengths = _SLOTS[-1]
-        found = {length: self.evidence(length) for length in lengths}
-        for evidence in found.values():
-            np.maximum.at(state.score, (evidence.rows, evidence.kind), evidence.hurt)
+        count = k.weigh(
+            self.state,
+            self.slot,
+            self._lengths,
+            self._hurt,
+            SUPPORT_MIN,
+            self.limits,
+            self._sums,
+            self._evidence,
+        )
+        self._verdicts = self._no_verdicts()
+        burning = np.flatnonzero(self._sums.burns).tolist()
+        if not burning:
+            return
+        found = self._by_journey(count)
         hurt = self._hurt.copy()
-        for j in range(len(self._plan.journeys)):
+        for j in burning:
             opinions = {}
-            for length in lengths:
-                evidence = found[length]
-                mine = _rows(evidence, state.steps["journey"][evidence.rows] == j)
+            for length in range(len(_LENGTHS)):
+                mine = found.get((j, length), [])
                 named = self._verdict(j, mine, length)
                 if named:
-                    opinions[length] = float(mine.strength.max(initial=0.0)), named
-            for window, of in enumerate(_SLOTS):
-                those = [opinions[length] for length in of if length in opinions]
+                    opinions[length] = max((e.strength for e in mine), default=0.0), named
+            for window, lengths in enumerate(_OF_WINDOW):
+                those = [opinions[length] for length in lengths if length in opinions]
                 best = max(those, key=lambda opinion: opinion[0], default=(0.0, []))
                 self._verdicts[window][j] = best[1]
             if opinions:
                 # What is shortest began last: more would take good minutes out of history.
-                hurt[j] |= self._last(min(opinions))
+                hurt[j, (self.slot - np.arange(_LENGTHS[min(opinions)])) % k.SLOTS] = True
         self._hurt = hurt
 
-    def _verdict(self, journey: int, found: k.Evidence, length: int) -> list[Finding]:
+    def _by_journey(self, count: int) -> dict[tuple[int, int], list[_Evidence]]:
+        """What was found, by journey and length."""
+        out = self._evidence
+        steps = self.state.steps[out.rows[:count]]
+        columns = (
+            steps["journey"],
+            out.length[:count],
+            *(steps[name] for name in ("first", "second", "version")),
+            *(column[:count] for column in (out.kind, out.hurt, out.support, out.strength)),
+        )
+        found: dict[tuple[int, int], list[_Evidence]] = {}
+        for journey, length, *evidence in zip(*(c.tolist() for c in columns), strict=True):
+            found.setdefault((journey, length), []).append(_Evidence(*evidence))
+        return found
+
+    def _verdict(self, journey: int, found: list[_Evidence], length: int) -> list[Finding]:
         """The causes that explain enough of the bad outcomes beyond the usual, top first."""
-        last = self._last(length)
-        now = self.state.journeys[journey, last].sum(axis=0)
-        if now[k.BAD] < SUPPORT_MIN:
+        now = self._sums.journeys_now[length, journey]
+        past = self._sums.journeys_past[length, journey]
+        tries, bad = float(now[k.TRIES]), float(now[k.BAD])
+        # What one attempt stands for on average.
+        each = max(float(now[k.WEIGHTS]) / tries, 1.0) if tries else 1.0
+        if bad < SUPPORT_MIN * each:
             return []
-        past = self.state.past[journey] + self.state.journeys[
-            journey, ~last & ~self._hurt[journey]
-        ].sum(axis=0)
-        unusual = now[k.BAD] - now[k.TRIES] * past[k.BAD] / max(past[k.TRIES], 1)
-        steps = self.state.steps
-        hurt = found.hurt.copy()
-        slow = found.kind == k.LATENCY
-        if slow.any():
-            # All slowness together weighs no more than as many failures as attempts show it.
-            hurt[slow] *= min(1.0, found.support[slow].max() / hurt[slow].sum())
+        unusual = bad - tries * float(past[k.BAD]) / max(float(past[k.TRIES]), 1.0)
+        # All slowness together weighs no more than as many failures as attempts show it.
+        slow = [e for e in found if e.kind == k.LATENCY]
+        shown = max((e.support for e in slow), default=0.0) * each
+        share = min(1.0, shown / sum(e.hurt for e in slow)) if slow else 1.0
         totals: dict[tuple[int, int], _Total] = {}
-        rows = steps[found.rows]
-        columns = (rows["first"], rows["second"], rows["version"], found.kind, hurt, found.support)
-        for service, operation, version, kind, weight, support in zip(
-            *(column.tolist() for column in columns), strict=True
-        ):
-            who = service, version
-            before = totals.get(who, _Total(0.0, 0.0, (0.0, 0, 0)))
-            totals[who] = _Total(
+        for e in found:
+            weight = e.hurt * share if e.kind == k.LATENCY else e.hurt
+            before = totals.get((e.service, e.version), _NOTHING)
+            totals[e.service, e.version] = _Total(
                 before.hurt + weight,
-                max(before.support, support),
-                max(before.worst, (weight, operation, kind)),
+                max(before.support, e.support),
+                max(before.worst, (weight, e.operation, e.kind)),
             )
         causes = [
             ((service, total.worst[1], version, total.worst[2]), total.hurt)
@@ -320,15 +357,17 @@ class Blame:
         ]
         causes += [
             pair
-            for pair in self._missing(journey, -(-length * k.SLOT_SECONDS // 60) + 1)
-            if pair[1] >= SUPPORT_MIN
+            for pair in self._missing(journey, -(-_LENGTHS[length] * k.SLOT_SECONDS // 60) + 1)
+            if pair[1] >= SUPPORT_MIN * each
         ]
-        explained = max(sum(hurt for _, hurt in causes), float(unusual))
         causes.sort(key=lambda pair: (-pair[1], pair[0]))
+        explained = max(sum(hurt for _, hurt in causes), unusual)
+        if not causes or causes[0][1] < max(SHARE_MIN * explained, _HURT_MIN * each):
+            return []
         return [
             Finding(*who, share=hurt / explained)
             for who, hurt in causes[:_TOP]
-            if hurt >= max(SHARE_MIN * explained, _HURT_MIN)
+            if hurt >= max(_FLOOR * explained, _HURT_MIN * each)
         ]
 
     def _missing(self, journey: int, minutes: int) -> list[tuple[tuple[int, int, int, int], float]]:
@@ -499,16 +538,6 @@ class Blame:
 
 _BY_STEP = ("steps", "recent", "base", "score")
 _BY_JOURNEY = ("journeys", "past", "bits")
-
-
-def _rows(found: k.Evidence, which: slice | npt.NDArray[np.bool_]) -> k.Evidence:
-    return k.Evidence(
-        found.rows[which],
-        found.kind[which],
-        found.hurt[which],
-        found.support[which],
-        found.strength[which],
-    )
 
 
 def _slow_from(journey: Journey) -> int:

@@ -46,7 +46,7 @@ from outcome_exporter.traces import Traces
 from outcome_exporter.units import SECOND
 from outcome_exporter.users import ANY, BAD, Users
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 """Version of what `dump` gives; a change of any stage's rows makes a new one."""
 
 _BUFFERS_BYTES = 64 << 20

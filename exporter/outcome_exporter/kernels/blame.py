@@ -40,12 +40,13 @@ STEP = np.dtype(
 STOP = -1
 """In place of a version: not a step, but that a step was the last one another began."""
 
-# Columns of what is known of a step
+# Columns of what is known of a step. An attempt counts as the attempts that it stands for.
 ATTEMPTS, MS, LOG, SQUARES, SPANS, ERRORS = range(6)
 COLUMNS = 6
 # Columns of what is known of a journey
-TRIES, DURATION, FAILED, BAD = range(4)
-JOURNEY_COLUMNS = 4
+TRIES, DURATION, FAILED, BAD, WEIGHTS = range(5)
+"""The last: sum of the squares of what each attempt stands for."""
+JOURNEY_COLUMNS = 5
 
 SLOT_SECONDS = 20
 SLOTS = 12
@@ -494,6 +495,7 @@ def _attempt(
     slot: int,
 ) -> None:
     journey = np.int64(attempt.journey)
+    weight = attempt.weight / _MILLIONTHS
     touched = 0
     present = np.uint64(0)
     origin, origin_score, origin_end = NIL, -1.0, np.int64(0)
@@ -523,10 +525,10 @@ def _attempt(
                 callee = work.mine[remote]
             elif span.kind == _CLIENT and span.peer != NONE:
                 callee = step(state, journey, np.int64(span.peer), np.int64(span.operation), NONE)
-                state.recent[callee, slot, SPANS] += 1
+                state.recent[callee, slot, SPANS] += weight
         work.mine[k] = mine
         work.charged[k] = mine if callee < 0 else callee
-        recent[mine, slot, SPANS] += 1
+        recent[mine, slot, SPANS] += weight
         if callee < 0:
             touched = _charge(marked, spent, work.touched, touched, mine, own[k])
         else:
@@ -544,21 +546,23 @@ def _attempt(
         if failed != 0 and span.status == _STATUS_ERROR and not work.covered[k]:
             culprit = work.charged[k] if span.kind == _CLIENT else mine
             errors += 1
-            state.recent[culprit, slot, ERRORS] += 1
+            state.recent[culprit, slot, ERRORS] += weight
             score = state.score[culprit, FAILURE]
             if score > origin_score or (score == origin_score and span.end >= origin_end):
                 origin, origin_score, origin_end = culprit, score, span.end
-    _stops(state, spans, first, count, root, work, journey, slot)
+    _stops(state, spans, first, count, root, work, journey, slot, weight)
     attempt.present = present
     attempt.origin = origin
     if state.below[journey] and errors > 0:
         attempt.error = 1
     duration = attempt.end - attempt.start
-    attempt.slowest = _learn_times(state, work, touched, journey, slot, duration / 1e6)
+    attempt.slowest = _learn_times(state, work, touched, journey, slot, duration / 1e6, weight)
     tries = state.journeys[journey, slot]
-    tries[TRIES] += 1
-    tries[DURATION] += duration / 1e6
-    tries[FAILED] += errors > 0
+    tries[TRIES] += weight
+    tries[DURATION] += weight * duration / 1e6
+    tries[WEIGHTS] += weight * weight
+    if errors > 0:
+        tries[FAILED] += weight
 
 
 @kernel
@@ -571,6 +575,7 @@ def _stops(
     work: Work,
     journey: int,
     slot: int,
+    weight: float,
 ) -> None:
     """Notes which step each span began last; itself where it began none."""
     for k in range(count):
@@ -588,17 +593,34 @@ def _stops(
                 known.stop = step(state, journey, parent, after, STOP)
                 known.after = after
             row = np.int64(known.stop)
-            state.recent[row, slot, ATTEMPTS] += 1
+            state.recent[row, slot, ATTEMPTS] += weight
+
+
+@kernel
+def _stands_for(journey: npt.NDArray[np.float64]) -> float:
+    """Attempts that one attempt stands for, as far as chance is concerned: at least 1.
+
+    Sums over weighted attempts vary as sums over (sum w)^2 / sum w^2 attempts would, Kish's
+    effective sample size; a count divided by this is the number of them.
+    """
+    return max(journey[WEIGHTS] / journey[TRIES], 1.0) if journey[TRIES] > 0 else 1.0
 
 
 @kernel
 def _learn_times(
-    state: State, work: Work, touched: int, journey: int, slot: int, duration_ms: float
+    state: State,
+    work: Work,
+    touched: int,
+    journey: int,
+    slot: int,
+    duration_ms: float,
+    weight: float,
 ) -> int:
     """Adds an attempt's times to its steps; returns the one that made it slow, or NIL."""
     past = state.past[journey]
     total = duration_ms - (past[DURATION] / past[TRIES] if past[TRIES] else 0.0)
     recent, history = state.recent, state.base
+    least = HISTORY_MIN * _stands_for(past)
     best, best_excess = NIL, 0.0
     known, known_excess = NIL, 0.0
     for n in range(touched):
@@ -606,13 +628,13 @@ def _learn_times(
         work.marked[row] = 0
         ms = work.spent[row] / 1e6
         log = np.log1p(ms)
-        recent[row, slot, ATTEMPTS] += 1
-        recent[row, slot, MS] += ms
-        recent[row, slot, LOG] += log
-        recent[row, slot, SQUARES] += log * log
+        recent[row, slot, ATTEMPTS] += weight
+        recent[row, slot, MS] += weight * ms
+        recent[row, slot, LOG] += weight * log
+        recent[row, slot, SQUARES] += weight * log * log
         base = np.int64(state.steps[row].base)
         times = history[base, ATTEMPTS]
-        if times < HISTORY_MIN:
+        if times < least:
             continue
         excess = ms - history[base, MS] / times
         if excess <= 0:
@@ -630,19 +652,36 @@ def _learn_times(
     return best if best_excess >= 0.3 * total else NIL
 
 
+# History
+
+
+@kernel
+def remember(state: State, place: int, which: npt.NDArray[np.bool_], keep: float) -> None:
+    """Adds a slot of some journeys to their history, of which a share stays.
+
+    Args:
+        state: The stage's.
+        place: Of the slot.
+        which: Shape (journeys,).
+        keep: Share of history that is not forgotten.
+    """
+    for j in range(which.size):
+        if which[j]:
+            for c in range(JOURNEY_COLUMNS):
+                state.past[j, c] = state.past[j, c] * keep + state.journeys[j, place, c]
+    for row in range(state.counts[STEPS]):
+        if which[state.steps[row].journey]:
+            for c in range(COLUMNS):
+                state.base[row, c] *= keep
+    for row in range(state.counts[STEPS]):
+        known = state.steps[row]
+        seen = state.recent[row, place]
+        if which[known.journey] and (seen[SPANS] > 0 or seen[ATTEMPTS] > 0):
+            for c in range(COLUMNS):
+                state.base[known.base, c] += seen[c]
+
+
 # Verdicts
-
-
-class Evidence(NamedTuple):
-    """Attempts hurt by each step more than history explains, from the front. Shape (rows,)."""
-
-    rows: npt.NDArray[np.int64]
-    kind: npt.NDArray[np.int64]
-    hurt: npt.NDArray[np.float64]
-    support: npt.NDArray[np.float64]
-    """Attempts that show it."""
-    strength: npt.NDArray[np.float64]
-    """Its test statistic, as a multiple of what it must be."""
 
 
 class Limits(NamedTuple):
@@ -654,6 +693,36 @@ class Limits(NamedTuple):
     drift: float
     """Deviation of log(1 + ms) between times without any fault."""
     visits: float
+    """Attempts of the last slots that a step must have been in to be called slow."""
+
+
+class Sums(NamedTuple):
+    """Room for a verdict: the last slots, and all before them, by length."""
+
+    now: npt.NDArray[np.float64]
+    """Shape (lengths, steps, COLUMNS)."""
+    past: npt.NDArray[np.float64]
+    begun: npt.NDArray[np.float64]
+    """Shape (steps,): spans of a base's versions in the last slots."""
+    journeys_now: npt.NDArray[np.float64]
+    """Shape (lengths, journeys, JOURNEY_COLUMNS)."""
+    journeys_past: npt.NDArray[np.float64]
+    burns: npt.NDArray[np.bool_]
+    """Shape (journeys,): enough went bad in the last slots for a verdict."""
+
+
+class Evidence(NamedTuple):
+    """Attempts hurt by each step more than history explains, from the front. Shape (rows,)."""
+
+    length: npt.NDArray[np.int64]
+    """Which of the lengths."""
+    rows: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.int64]
+    hurt: npt.NDArray[np.float64]
+    support: npt.NDArray[np.float64]
+    """Attempts that show it, each counted once whatever it stands for."""
+    strength: npt.NDArray[np.float64]
+    """Its test statistic, as a multiple of what it must be."""
 
 
 @kernel
@@ -666,109 +735,183 @@ def _z(hits: float, of: float, hits_before: float, of_before: float) -> float:
 
 
 @kernel
-def _t(now: npt.NDArray[np.float64], past: npt.NDArray[np.float64], drift: float) -> float:
-    """Welch's t of log(1 + ms), with room for drift."""
-    n, m = now[ATTEMPTS], past[ATTEMPTS]
-    mean, before = now[LOG] / n, past[LOG] / m
-    spread = max(now[SQUARES] / n - mean * mean, 0.0) + VARIANCE_FLOOR
-    spread_before = max(past[SQUARES] / m - before * before, 0.0) + VARIANCE_FLOOR
+def _t(
+    now: npt.NDArray[np.float64], n: float, past: npt.NDArray[np.float64], m: float, drift: float
+) -> float:
+    """Welch's t of log(1 + ms), with room for drift; of so many attempts now and before."""
+    mean, before = now[LOG] / now[ATTEMPTS], past[LOG] / past[ATTEMPTS]
+    spread = max(now[SQUARES] / now[ATTEMPTS] - mean * mean, 0.0) + VARIANCE_FLOOR
+    spread_before = max(past[SQUARES] / past[ATTEMPTS] - before * before, 0.0) + VARIANCE_FLOOR
     return (mean - before) / np.sqrt(spread / n + spread_before / m + drift * drift)
 
 
-@allocating
-def _sums(
-    state: State, last: npt.NDArray[np.bool_], hurt: npt.NDArray[np.bool_]
-) -> tuple[
-    npt.NDArray[np.float64],
-    npt.NDArray[np.float64],
-    npt.NDArray[np.float64],
-    npt.NDArray[np.float64],
-]:
-    """Steps in the last slots and before them, then journeys likewise."""
-    used = state.counts[STEPS]
-    now, past = np.zeros((used, COLUMNS)), state.base[:used].copy()
-    journeys_now, journeys_past = np.zeros_like(state.past), state.past.copy()
-    for row in range(used):
+@kernel
+def _sum_journeys(
+    state: State,
+    newest: int,
+    lengths: npt.NDArray[np.int64],
+    hurt: npt.NDArray[np.bool_],
+    support: float,
+    sums: Sums,
+) -> bool:
+    """Adds the slots of journeys up; returns whether any has enough bad attempts."""
+    found = False
+    for j in range(state.past.shape[0]):
+        for i in range(lengths.size):
+            for c in range(JOURNEY_COLUMNS):
+                sums.journeys_now[i, j, c] = 0.0
+                sums.journeys_past[i, j, c] = state.past[j, c]
+        for age in range(SLOTS):
+            place = (newest - age) % SLOTS
+            for i in range(lengths.size):
+                if age < lengths[i]:
+                    for c in range(JOURNEY_COLUMNS):
+                        sums.journeys_now[i, j, c] += state.journeys[j, place, c]
+                elif not hurt[j, place]:
+                    for c in range(JOURNEY_COLUMNS):
+                        sums.journeys_past[i, j, c] += state.journeys[j, place, c]
+        longest = sums.journeys_now[lengths.size - 1, j]
+        sums.burns[j] = longest[BAD] >= support * _stands_for(longest)
+        found |= sums.burns[j]
+    return found
+
+
+@kernel
+def _sum_steps(
+    state: State,
+    newest: int,
+    lengths: npt.NDArray[np.int64],
+    hurt: npt.NDArray[np.bool_],
+    sums: Sums,
+) -> None:
+    """Adds the slots of the steps of journeys that burn up."""
+    for row in range(state.counts[STEPS]):
+        if sums.burns[state.steps[row].journey]:
+            for i in range(lengths.size):
+                for c in range(COLUMNS):
+                    sums.now[i, row, c] = 0.0
+                    sums.past[i, row, c] = state.base[row, c]
+    for row in range(state.counts[STEPS]):
         known = state.steps[row]
-        for slot in range(SLOTS):
-            seen = state.recent[row, slot]
+        if not sums.burns[known.journey]:
+            continue
+        for age in range(SLOTS):
+            place = (newest - age) % SLOTS
+            seen = state.recent[row, place]
             if seen[ATTEMPTS] == 0 and seen[SPANS] == 0:
                 continue
-            if last[slot]:
-                for c in range(COLUMNS):
-                    now[row, c] += seen[c]
-            elif not hurt[known.journey, slot]:
-                for c in range(COLUMNS):
-                    past[known.base, c] += seen[c]
-    for j in range(state.past.shape[0]):
-        for slot in range(SLOTS):
-            for c in range(JOURNEY_COLUMNS):
-                if last[slot]:
-                    journeys_now[j, c] += state.journeys[j, slot, c]
-                elif not hurt[j, slot]:
-                    journeys_past[j, c] += state.journeys[j, slot, c]
-    return now, past, journeys_now, journeys_past
+            history = not hurt[known.journey, place]
+            for i in range(lengths.size):
+                if age < lengths[i]:
+                    for c in range(COLUMNS):
+                        sums.now[i, row, c] += seen[c]
+                elif history:
+                    for c in range(COLUMNS):
+                        sums.past[i, known.base, c] += seen[c]
 
 
-@allocating
+@kernel
+def _note(
+    state: State,
+    out: Evidence,
+    count: int,
+    length: int,
+    row: int,
+    kind: int,
+    hurt: float,
+    support: float,
+    strength: float,
+) -> int:
+    """Writes evidence; returns how much there is then."""
+    out.length[count], out.rows[count], out.kind[count] = length, row, kind
+    out.hurt[count], out.support[count], out.strength[count] = hurt, support, strength
+    state.score[row, kind] = max(state.score[row, kind], hurt)
+    return count + 1
+
+
+@kernel
 def weigh(
     state: State,
-    last: npt.NDArray[np.bool_],
+    newest: int,
+    lengths: npt.NDArray[np.int64],
     hurt: npt.NDArray[np.bool_],
+    support: float,
     limits: Limits,
+    sums: Sums,
     out: Evidence,
 ) -> int:
-    """Compares the last slots with all before them; returns how many rows it wrote to `out`.
+    """Compares the last slots with all before them, and says who is known to hurt.
+
+    Only steps of journeys in which enough went bad are looked at: without them it costs nothing
+    but a look at each journey.
 
     Args:
-        state: The stage's.
-        last: Shape (SLOTS,): which slots are the last ones.
+        state: The stage's; `score` is written.
+        newest: The slot it is.
+        lengths: How many of the last slots are compared with all before them, ascending.
         hurt: Shape (journeys, SLOTS): which ones are no history.
+        support: Bad attempts of a journey below which there is no verdict.
         limits: What differs enough.
-        out: Room for two rows a step.
+        sums: Room.
+        out: Room for two rows a step and length.
+
+    Returns:
+        Rows written to `out`, by length.
     """
-    now, past, journeys_now, journeys_past = _sums(state, last, hurt)
     used = state.counts[STEPS]
-    begun = np.zeros(used)
     for row in range(used):
-        begun[state.steps[row].base] += now[row, SPANS]
+        state.score[row, LATENCY] = state.score[row, FAILURE] = 0.0
+    if not _sum_journeys(state, newest, lengths, hurt, support, sums):
+        return 0
+    _sum_steps(state, newest, lengths, hurt, sums)
     count = 0
-    for row in range(used):
-        known = state.steps[row]
-        base = known.base
-        if known.version == STOP:
-            parent = known.first
-            hits, before, of = now[row, ATTEMPTS], past[row, ATTEMPTS], past[parent, SPANS]
-            if journeys_now[known.journey, FAILED] > 0 or hits == 0 or of < HISTORY_MIN:
+    for i in range(lengths.size):
+        now, past, begun = sums.now[i], sums.past[i], sums.begun
+        for row in range(used):
+            begun[row] = 0.0
+        for row in range(used):
+            if sums.burns[state.steps[row].journey]:
+                begun[state.steps[row].base] += now[row, SPANS]
+        for row in range(used):
+            known = state.steps[row]
+            journey, base = known.journey, known.base
+            if not sums.burns[journey]:
                 continue
-            z = _z(hits, begun[parent], before, of)
-            excess = hits - begun[parent] * (before + 0.5) / (of + 1)
-            if z > limits.stop_z and excess > 0:
-                out.rows[count], out.kind[count] = known.second, FAILURE
-                out.hurt[count], out.support[count] = excess, hits
-                out.strength[count] = z / limits.stop_z
-                count += 1
-            continue
-        n, m = now[row, ATTEMPTS], past[base, ATTEMPTS]
-        if n >= limits.visits and m >= HISTORY_MIN:
-            more_ms = now[row, MS] / n - past[base, MS] / m
-            t = _t(now[row], past[base], limits.drift) if more_ms > 0 else 0.0
-            if t > limits.t:
-                tries = journeys_past[known.journey]
-                usual_ms = tries[DURATION] / max(tries[TRIES], 1.0)
-                out.rows[count], out.kind[count] = row, LATENCY
-                out.hurt[count] = n * more_ms / max(usual_ms, 1e-6)
-                out.support[count], out.strength[count] = n, t / limits.t
-                count += 1
-        hits, of = now[row, ERRORS], past[base, SPANS]
-        if hits > 0 and of >= HISTORY_MIN:
-            z = _z(hits, now[row, SPANS], past[base, ERRORS], of)
-            excess = hits - now[row, SPANS] * (past[base, ERRORS] + 0.5) / (of + 1)
-            if z > limits.z and excess > 0:
-                out.rows[count], out.kind[count] = row, FAILURE
-                out.hurt[count], out.support[count] = excess, hits
-                out.strength[count] = z / limits.z
-                count += 1
+            tries = sums.journeys_past[i, journey]
+            # What one attempt stands for: chance goes by attempts, harm by what they stand for.
+            each = _stands_for(sums.journeys_now[i, journey])
+            each_past = _stands_for(tries)
+            if known.version == STOP:
+                parent = known.first
+                hits, before, of = now[row, ATTEMPTS], past[row, ATTEMPTS], past[parent, SPANS]
+                failed = sums.journeys_now[i, journey, FAILED] > 0
+                if failed or hits == 0 or of < HISTORY_MIN * each_past:
+                    continue
+                z = _z(hits / each, begun[parent] / each, before / each_past, of / each_past)
+                excess = hits - begun[parent] * (before + 0.5 * each_past) / (of + each_past)
+                if z > limits.stop_z and excess > 0:
+                    step_, strength = np.int64(known.second), z / limits.stop_z
+                    harm = excess * (1 - 1 / z)
+                    count = _note(state, out, count, i, step_, FAILURE, harm, hits / each, strength)
+                continue
+            n, m = now[row, ATTEMPTS] / each, past[base, ATTEMPTS] / each_past
+            if n >= limits.visits and m >= HISTORY_MIN:
+                more_ms = now[row, MS] / now[row, ATTEMPTS] - past[base, MS] / past[base, ATTEMPTS]
+                t = _t(now[row], n, past[base], m, limits.drift) if more_ms > 0 else 0.0
+                if t > limits.t:
+                    usual_ms = tries[DURATION] / max(tries[TRIES], 1.0)
+                    harm = now[row, ATTEMPTS] * more_ms / max(usual_ms, 1e-6) * (1 - 1 / t)
+                    count = _note(state, out, count, i, row, LATENCY, harm, n, t / limits.t)
+            hits, of = now[row, ERRORS], past[base, SPANS]
+            if hits > 0 and of >= HISTORY_MIN * each_past:
+                begun_here, before = now[row, SPANS], past[base, ERRORS]
+                z = _z(hits / each, begun_here / each, before / each_past, of / each_past)
+                excess = hits - begun_here * (before + 0.5 * each_past) / (of + each_past)
+                if z > limits.z and excess > 0:
+                    harm = excess * (1 - 1 / z)
+                    count = _note(
+                        state, out, count, i, row, FAILURE, harm, hits / each, z / limits.z
+                    )
     return count
 
 
@@ -929,4 +1072,4 @@ def give(state: State, bad: Table, second: int, memory: Memory) -> None:
         if minute > now - RING:
             state.ring[row, minute % RING] += attempt.weight
         slot = _slot_of(attempt.end, second // SLOT_SECONDS)
-        state.journeys[np.int64(attempt.journey), slot, BAD] += 1
+        state.journeys[np.int64(attempt.journey), slot, BAD] += attempt.weight / _MILLIONTHS
