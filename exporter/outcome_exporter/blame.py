@@ -50,14 +50,12 @@ import numpy.typing as npt
 from outcome_exporter.config import Journey
 from outcome_exporter.kernels import blame as k
 from outcome_exporter.kernels.pool import NIL
-from outcome_exporter.model import Table
+from outcome_exporter.model import SUPPORT_MIN, Table
 from outcome_exporter.plan import Arrays, Moved, Plan
 from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE
 
 SHARE_MIN = 0.3
 """Share of the bad outcomes that a cause must explain to be named."""
-SUPPORT_MIN = 5
-"""Bad outcomes that a cause must explain to be named."""
 EVERY_SECONDS = 10
 """Between two verdicts."""
 JUDGED = (MINUTE, 5 * MINUTE)

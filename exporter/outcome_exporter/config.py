@@ -374,6 +374,10 @@ class Limits(Model):
     """Operations, in each version, whose history each journey's blame knows; more are `other`."""
     causes: int = Field(default=1_000, strict=True, ge=10, le=10_000)
     """Causes that are told apart in the series of blame; more become `other`."""
+    attribute_values: int = Field(default=5_000, strict=True, ge=100, le=60_000)
+    """Values of `causes.dimensions` that are told apart, each at its service; more are `other`."""
+    compared: int = Field(default=200_000, strict=True, ge=1_000, le=10_000_000)
+    """Attempts whose attribute values are kept for their verdict; the oldest go first."""
     explained: int = Field(default=10_000, strict=True, ge=100, le=1_000_000)
     """Bad attempts whose evidence is kept for `explain`; the oldest go first."""
 
@@ -900,6 +904,27 @@ class Alerts(Model):
     """Dashboard that alerts link, with the time range and the variables `slo` and `journey`."""
 
 
+DIMENSIONS_MAX = 16
+
+
+class Causes(Model):
+    """Where causes are looked for, beside services, operations and versions."""
+
+    dimensions: Annotated[tuple[Text, ...], Field(max_length=DIMENSIONS_MAX)] = Field(
+        default=(),
+        examples=[["service.version", "k8s.pod.name", "k8s.node.name", "app.tenant"]],
+    )
+    """Attributes of resources or spans by whose values bad and good attempts are compared."""
+
+    @field_validator("dimensions")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} stands here twice; keep one of them")
+        return names
+
+
 class Config(Model):
     """A whole configuration file."""
 
@@ -912,6 +937,7 @@ class Config(Model):
     self_tracing: SelfTracing | None = None
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
+    causes: Causes = Causes()
     trace_url: TraceUrl | None = None
     """Where a trace is found, for links from the page, the dashboards and `explain`."""
     trace_search_url: Url = Field(

@@ -145,7 +145,7 @@ SETTLED_SPAN = np.dtype(
         ("operation", np.uint32),
         ("version", np.uint32),
         ("peer", np.uint32),  # whom a client span calls, by its own attributes; 0: not said
-        ("pod", np.uint32),
+        ("traits", np.uint32),  # set of attribute values by which attempts are compared
         ("kind", np.uint8),
         ("status", np.uint8),  # error also where the HTTP status code is 5xx
     ],
@@ -246,6 +246,8 @@ LABELS_MAX = 6
 """Labels of a journey."""
 SLOS_MAX = 60
 """SLOs of a journey: a bit each while an attempt waits."""
+SUPPORT_MIN = 5
+"""Bad outcomes that whatever is named must explain."""
 REASONS = ("ok", "error", "missed", "recovered", "slow")
 OK, ERROR, MISSED, RECOVERED, SLOW = range(5)
 """Why an attempt ended as it did; only `ok` is good."""
@@ -270,7 +272,8 @@ ATTEMPT = np.dtype(
         # Bookkeeping of the stage that holds it:
         ("sequence", np.uint64),  # order in which attempts became known
         ("pending", np.uint64),  # SLOs without a verdict, a bit each
-        ("known", np.int64),  # second at which it became known
+        ("known", np.uint32),  # second at which it became known
+        ("traits", np.uint32),  # where the stage that compares attempts keeps its own; 0: nowhere
         ("next", np.int32),  # next row of a list
         ("journey", np.uint16),
         ("error", np.uint8),

@@ -41,6 +41,9 @@ class Settled(NamedTuple):
     """ATTEMPT: those that became bad, with `end` the outcome time, `error` the reason then."""
     users: Table
     """ATTEMPT: those whose user only their event knew, `error` whether they are bad."""
+    good: Table
+    """ATTEMPT: those that are good for good, with `end` the outcome time; none where attempts are
+    not compared."""
 
 
 class Outcomes:
@@ -115,7 +118,8 @@ class Outcomes:
             verdicts=np.empty(attempts * self._most_slos, VERDICT),
             bad=np.empty(attempts, ATTEMPT),
             users=np.empty(attempts, ATTEMPT),
-            counts=np.zeros(3, np.int64),
+            good=np.empty(attempts if self._plan.dimensions.size else 0, ATTEMPT),
+            counts=np.zeros(4, np.int64),
         )
 
     # What arrives
@@ -306,8 +310,8 @@ _BY_JOURNEY = ("durations", "duration_sum", "value", "mean")
 
 
 def _written(out: k.Output) -> Settled:
-    verdicts, bad, users = out.counts
-    return Settled(out.verdicts[:verdicts], out.bad[:bad], out.users[:users])
+    verdicts, bad, users, good = out.counts
+    return Settled(out.verdicts[:verdicts], out.bad[:bad], out.users[:users], out.good[:good])
 
 
 def _side(pool: Pool, chains: k.Chains) -> k.Side:

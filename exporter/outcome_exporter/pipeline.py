@@ -1,7 +1,8 @@
 """The one place that knows all stages: records of the log in, series out.
 
     record ─▶ traces ─▶ blame ─▶ attempts ⋈ events ─▶ verdicts ─▶ windows
-                 └▶ span metrics         └▶ users, blame   ▲
+         │       └▶ span metrics         ├▶ users, blame   ▲
+         └▶ changes                      └▶ suspects       │
     metrics, polls ▶───────────────────────────────────────┘
 
 Time is the log's: a record first moves the clock to its arrival, and the clock moves in whole
@@ -42,6 +43,7 @@ from outcome_exporter.polled import PolledSlis, decode_polled
 from outcome_exporter.receive.compression import decompress
 from outcome_exporter.slo import BucketStore, NoStore, Slos
 from outcome_exporter.spanmetrics import SpanMetrics
+from outcome_exporter.suspects import Suspects
 from outcome_exporter.traces import Traces
 from outcome_exporter.units import SECOND
 from outcome_exporter.users import ANY, BAD, Users
@@ -72,6 +74,7 @@ class Pipeline:
         self.traces = Traces(self.plan)
         self.spanmetrics = SpanMetrics(self.plan)
         self.blame = Blame(self.plan, self.traces.texts.code)
+        self.suspects = Suspects(self.plan, self.traces.traits)
         self.outcomes = Outcomes(self.plan)
         self.users = Users(self.plan)
         self.metrics = Metrics(self.plan)
@@ -214,9 +217,11 @@ class Pipeline:
         assert self.second is not None
         self.slos.advance(self.second)
         self.blame.advance(self.second)
+        self.suspects.advance(self.second)
         for settled in self.traces.settle(self.second):
             self.spanmetrics.add(settled.spans, self.second)
             self.blame.observe(settled.spans, settled.starts, settled.attempts, settled.places)
+            self.suspects.observe(*settled, self.second)
             self._take_attempts(settled.attempts)
         self._deliver(self.outcomes.expire(self.second))
         self.slos.add(self.metrics.settle(self.second))
@@ -233,6 +238,7 @@ class Pipeline:
         self.users.add(BAD, settled.users[settled.users["error"] == 1])
         assert self.second is not None
         self.blame.give(settled.bad, self.second)
+        self.suspects.give(settled.good, settled.bad)
 
     # Checkpoints
 
@@ -249,6 +255,7 @@ class Pipeline:
             "traces": self.traces.dump(),
             "spanmetrics": self.spanmetrics.dump(),
             "blame": self.blame.dump(),
+            "suspects": self.suspects.dump(),
             "outcomes": self.outcomes.dump(),
             "users": self.users.dump(),
             "metrics": self.metrics.dump(),
@@ -284,6 +291,7 @@ class Pipeline:
         self.spanmetrics.restore(part(arrays, "spanmetrics"))
         self.blame = Blame(self.plan, self.traces.texts.code)
         self.blame.restore(part(arrays, "blame"), moved)
+        self.suspects.restore(part(arrays, "suspects"), moved)
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
         self.users.restore(part(arrays, "users"), moved)
         self.metrics.restore(part(arrays, "metrics"), moved)

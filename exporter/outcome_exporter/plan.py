@@ -14,12 +14,11 @@ from outcome_exporter.config import Config, JoinKey, Journey, SpanSelector, Stan
 from outcome_exporter.kernels.hashing import SEED_HI, combine, hash_bytes
 from outcome_exporter.model import JOIN_KEYS_MAX, LABELS_MAX, BusinessEvent, Bytes
 
-SERVICE, VERSION, POD, PEER, DB, DB_OLD, ADDRESS, STATUS, STATUS_OLD = range(9)
+SERVICE, VERSION, PEER, DB, DB_OLD, ADDRESS, STATUS, STATUS_OLD = range(8)
 """Indices of the attributes that every configuration wants."""
 _ALWAYS = (
     "service.name",
     "service.version",
-    "k8s.pod.name",
     "peer.service",
     "db.system.name",
     "db.system",
@@ -98,6 +97,9 @@ class Plan:
         self.wanted: list[str] = list(_ALWAYS)
         self._patterns = bytearray()
         self.spans = self._spans()
+        self.dimensions = self._dimensions()
+        """Shape (wanted,): number of the dimension that an attribute is, else -1; (0,) where
+        nothing is compared."""
         self.joins = self._joins()
         self.salts = np.array(
             [
@@ -128,6 +130,10 @@ class Plan:
             "slos": [slo.name for _, slo in self.slos],
             "first_slo": self.joins.first_slo.tolist(),
             "event_types": list(self.event_types),
+            "dimensions": [
+                *self.config.causes.dimensions,
+                self.config.limits.attribute_values,
+            ],
         }
 
     def _attribute(self, name: str | None) -> int:
@@ -182,6 +188,15 @@ class Plan:
             identity=np.array([text_hash(j.name) for j in self.journeys], np.uint64),
         )
 
+    def _dimensions(self) -> npt.NDArray[np.int16]:
+        names = self.config.causes.dimensions
+        if not names:
+            return np.empty(0, np.int16)
+        attributes = [self._attribute(name) for name in names]
+        numbers = np.full(len(self.wanted), NO_ATTRIBUTE, np.int16)
+        numbers[attributes] = np.arange(len(names))
+        return numbers
+
     def _rule_attribute(self, span: SpanSelector | None, rule: object) -> int:
         if span is None or not isinstance(rule, JoinKey):
             return NO_KEY
@@ -218,6 +233,8 @@ class Moved(NamedTuple):
     """New number of each old SLO; -1 where it is gone."""
     first_slo: Longs
     """Shape (old journeys + 1,): old SLOs of each old journey."""
+    same_dimensions: bool
+    """Whether attempts are compared by the same attributes, and as many of their values."""
 
     @classmethod
     def between(cls, old: dict[str, Any], new: dict[str, Any]) -> "Moved":
@@ -229,6 +246,7 @@ class Moved(NamedTuple):
             same_labels=np.array([labels.get(n) == was for n, was in old["journeys"]], np.bool_),
             slos=_longs(new["slos"].index(n) if n in new["slos"] else -1 for n in old["slos"]),
             first_slo=_longs(old["first_slo"]),
+            same_dimensions=old["dimensions"] == new["dimensions"],
         )
 
 

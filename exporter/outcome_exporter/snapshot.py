@@ -48,6 +48,7 @@ def snapshot(pipeline: Pipeline) -> Snapshot:
             for i, name in enumerate(pipeline.plan.event_types)
         ],
         **_blame_families(pipeline),
+        series.SUSPECT_SCORE: list(_suspects(pipeline)),
         **_slo_families(pipeline),
         **_metric_families(pipeline),
         series.SPAN_CALLS: list(_span_calls(pipeline)),
@@ -172,6 +173,17 @@ def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]
             for change in pipeline.blame.changes()
         ],
     }
+
+
+def _suspects(pipeline: Pipeline) -> Iterator[Sample]:
+    dimensions = pipeline.config.causes.dimensions
+    for j, journey in enumerate(pipeline.plan.journeys):
+        scores: dict[tuple[str, str], float] = {}
+        for suspect in pipeline.suspects.suspects(j):
+            # A value at several services is one series: that of where it differs most, the first.
+            value = dimensions[suspect.dimension], pipeline.traces.traits.value(suspect.trait)
+            scores.setdefault(value, suspect.score)
+        yield from (Sample((journey.name, *value), score) for value, score in scores.items())
 
 
 _CAUSE_FIELDS = ("service", "operation", "version", "kind")
@@ -352,6 +364,7 @@ def _self_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
         "remembered_traces": traces.settled.overflow,
         **outcomes.overflow,
         **pipeline.blame.overflow,
+        **pipeline.suspects.overflow,
     }
     return {
         series.RECEIVED_ITEMS: _by_name(pipeline.received),

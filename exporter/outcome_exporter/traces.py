@@ -22,9 +22,10 @@ from outcome_exporter.kernels.attributes import Batch
 from outcome_exporter.kernels.pool import Pool, collect, next_busy, schedule
 from outcome_exporter.kernels.recent import Recent
 from outcome_exporter.kernels.texts import Texts
+from outcome_exporter.kernels.traits import Traits
 from outcome_exporter.model import ATTEMPT, LABELS_MAX, SETTLED_SPAN, SpanBatch, Table
 from outcome_exporter.plan import Arrays, Moved, Plan, part
-from outcome_exporter.units import SECOND
+from outcome_exporter.units import HOUR, SECOND
 
 _CHUNK = 1 << 16
 """Spans settled at a time, at least one trace: what a tick holds in memory."""
@@ -63,6 +64,12 @@ class Traces:
         self.settled = Recent(limits.remembered)
         self.texts = Texts(limits.operations)
         self._labels = self._empty_labels()
+        self.traits = Traits(
+            plan.dimensions,
+            len(plan.config.causes.dimensions),
+            limits.attribute_values,
+            HOUR // SECOND + 2 * self._max_age,
+        )
         self._cache = assembly.Matches(
             keys=np.zeros(_CACHE_KEYS, np.uint64),
             first=np.zeros(_CACHE_KEYS, np.int32),
@@ -118,6 +125,7 @@ class Traces:
             self._labels,
             self._cache,
             self.settled.arrays,
+            self.traits.arrays,
             Batch(batch.payload, batch.spans, batch.resources, batch.attributes),
             clock,
         )
@@ -206,6 +214,7 @@ class Traces:
         for name, table in (("settled", self.settled), ("texts", self.texts)):
             arrays |= {f"{name}.{key}": value for key, value in table.dump().items()}
         arrays |= {f"labels.{key}": value for key, value in self._label_texts.dump().items()}
+        arrays |= {f"traits.{key}": value for key, value in self.traits.dump().items()}
         return arrays
 
     def restore(self, arrays: Arrays, moved: Moved, second: int) -> None:
@@ -227,6 +236,10 @@ class Traces:
         self.spans.release(spans)
         self.candidates.release(candidates)
         self.traces.release(self._alive())
+        if moved.same_dimensions:
+            self.traits.restore(part(arrays, "traits"))
+        else:
+            self.spans.rows["traits"] = 0
         self._slots = np.empty(1 << (4 * max(self.traces.used, 1024)).bit_length(), np.int32)
         assembly.reindex(self._pools())
         # Those that wait for their root were quiet before: their time may be over already.

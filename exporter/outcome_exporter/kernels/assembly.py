@@ -37,6 +37,7 @@ from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.kernels.pool import NIL, Free, Wheel, give, schedule, take
 from outcome_exporter.kernels.recent import RecentArrays, remember, seen
 from outcome_exporter.kernels.texts import LENGTH_MAX, NONE, OTHER, TextArrays, find, intern
+from outcome_exporter.kernels.traits import SET_MAX, TraitArrays, make_room, of_resource, of_span
 from outcome_exporter.model import (
     JOIN_KEYS_MAX,
     LABELS_MAX,
@@ -59,7 +60,7 @@ PENDING_SPAN = np.dtype(
         ("operation", np.uint32),
         ("version", np.uint32),
         ("peer", np.uint32),
-        ("pod", np.uint32),
+        ("traits", np.uint32),
         ("kind", np.uint8),
         ("status", np.uint8),
     ],
@@ -377,6 +378,7 @@ def ingest(
     labels: Labels,
     cache: Matches,
     settled: RecentArrays,
+    traits: TraitArrays,
     batch: Batch,
     clock: npt.NDArray[np.int64],
 ) -> None:
@@ -389,6 +391,7 @@ def ingest(
         labels: Values of the journeys' labels.
         cache: Which selectors match which spans.
         settled: Traces that were settled lately.
+        traits: Attribute values by which attempts are compared.
         batch: The request.
         clock: (arrival, how far ahead a time may be, quiet), in ns, ns and seconds.
     """
@@ -399,9 +402,26 @@ def ingest(
         services[r] = resource_attribute(batch, r, p.SERVICE)
         resources[r, 0] = code_of(batch, services[r], texts, scratch)
         resources[r, 1] = code_of(batch, resource_attribute(batch, r, p.VERSION), texts, scratch)
-        resources[r, 2] = code_of(batch, resource_attribute(batch, r, p.POD), texts, scratch)
+    found = np.empty(SET_MAX, np.uint16)
+    if traits.dimensions.size > 0:
+        second = clock[0] // _SECOND
+        make_room(traits, second)
+        for r in range(batch.resources.size):
+            resources[r, 2] = of_resource(traits, batch, r, resources[r, 0], found, second, scratch)
     _ingest_spans(
-        plan, pools, texts, labels, cache, settled, batch, clock, scratch, resources, services
+        plan,
+        pools,
+        texts,
+        labels,
+        cache,
+        settled,
+        traits,
+        batch,
+        clock,
+        scratch,
+        resources,
+        services,
+        found,
     )
 
 
@@ -413,11 +433,13 @@ def _ingest_spans(
     labels: Labels,
     cache: Matches,
     settled: RecentArrays,
+    traits: TraitArrays,
     batch: Batch,
     clock: npt.NDArray[np.int64],
     scratch: Bytes,
     resources: npt.NDArray[np.int64],
     services: npt.NDArray[np.int64],
+    found: npt.NDArray[np.uint16],
 ) -> None:
     arrival, future, quiet = clock[0], clock[1], clock[2]
     last = arrival // _SECOND + 1
@@ -455,12 +477,16 @@ def _ingest_spans(
         pending.service = service
         pending.operation = operation
         pending.version = resources[resource, 1]
-        pending.pod = resources[resource, 2]
+        pending.traits = resources[resource, 2]
         pending.peer = NONE
         pending.kind = span.kind
         pending.status = span.status
         if span.attributes_len > 0:
             _read_fixed(batch, i, texts, scratch, pending)
+            if traits.dimensions.size > 0:
+                pending.traits = of_span(
+                    traits, batch, i, resources[resource, 2], service, found, last - 1, scratch
+                )
         trace.head = row
         trace.spans += 1
         trace.last = last
@@ -743,7 +769,7 @@ def _settle(
             out.operation = span.operation
             out.version = span.version
             out.peer = span.peer
-            out.pod = span.pod
+            out.traits = span.traits
             out.kind = span.kind
             out.status = span.status
             kept += 1

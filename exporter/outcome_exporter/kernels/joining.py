@@ -144,8 +144,11 @@ class Output(NamedTuple):
     """ATTEMPT: attempts that became bad, with `end` the time at which, `error` their reason."""
     users: Table
     """ATTEMPT: attempts whose user only their event knew, `error` whether they are bad."""
+    good: Table
+    """ATTEMPT: attempts that are good for good, with `end` the outcome time; empty where nobody
+    asks."""
     counts: npt.NDArray[np.int64]
-    """Verdicts, bad attempts, users."""
+    """Verdicts, bad attempts, users, good attempts."""
 
 
 # Waiting under keys
@@ -387,6 +390,16 @@ def _tell_bad(
 
 
 @kernel
+def _tell_good(attempt: Row, time: int, out: Output) -> None:
+    """An attempt is good, for good; told where somebody asks."""
+    if out.good.size > 0:
+        row = out.counts[3]
+        out.good[row] = attempt
+        out.good[row].end = time
+        out.counts[3] += 1
+
+
+@kernel
 def _verdict(out: Output, attempt: Row, slo: int, bad: int, time: int, value: int) -> None:
     row = out.verdicts[out.counts[0]]
     row.slo = slo
@@ -458,6 +471,8 @@ def _achieve(
     elif 0 <= slow < attempt.end - attempt.start:
         reason = SLOW
     _finish(state, attempt, reason, moment)
+    if reason == OK:
+        _tell_good(attempt, max(claim.time, attempt.end), out)
     if attempt.user == 0 and claim.user != 0:
         row = out.counts[2]
         out.users[row] = attempt
@@ -530,6 +545,8 @@ def add_attempts(
             _judge(plan, attempt, value, NO_VALUE, moment, out)
             reason = ERROR if attempt.error else (SLOW if slow else OK)
             _finish(state, attempt, reason, moment)
+            if reason == OK:
+                _tell_good(attempt, attempt.end, out)
             if plan.has_value[journey]:
                 fate = LOST if attempt.error else ACHIEVED
                 _add_value(state, journey, fate, value, attempt.weight)
