@@ -6,12 +6,12 @@ Keys, values and users are read as those of spans are, so that both sides meet.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from outcome_exporter.config import JoinKey
-from outcome_exporter.events import lookup
+from outcome_exporter.events import lookup, text_of
 from outcome_exporter.kernels.attributes import (
     decimal,
     decimal_of_float,
@@ -27,7 +27,6 @@ from outcome_exporter.units import MILLIONTHS
 Key = tuple[np.uint64, np.uint64]
 
 _NO_KEY: Key = (np.uint64(0), np.uint64(0))
-_EXACT_FLOAT = 2.0**53
 
 
 class Claims(NamedTuple):
@@ -83,7 +82,7 @@ class Reader:
         row["weight"] = MILLIONTHS
         row["value"] = _value(event, journey.value.attribute if journey.value else None)
         row["user"] = _user(event, journey.user.attribute if journey.user else None)
-        texts = [_text(lookup(event.fields, path)) for path in journey.labels.values()]
+        texts = [text_of(lookup(event.fields, path)) for path in journey.labels.values()]
         row["labels"] = self._pack_labels(j, texts)
         row["origin"] = row["slowest"] = -1
         return rows
@@ -107,7 +106,7 @@ class Reader:
             if path is None:
                 row["keys"][k] = trace_key(*_trace(event), salt) if event.trace_id else _NO_KEY
             else:
-                source = _bytes(_text(lookup(event.fields, path)))
+                source = _bytes(text_of(lookup(event.fields, path)))
                 row["keys"][k] = text_key(source, 0, source.size, salt)
 
 
@@ -123,21 +122,6 @@ def _trace(event: BusinessEvent) -> Key:
     return hi, lo
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
-    """A value as a key: as an attribute of a span reads it."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return value
-        case int():
-            return str(value)
-        case float() if abs(value) < _EXACT_FLOAT and value.is_integer():
-            return str(int(value))
-        case _:
-            return ""
-
-
 def _value(event: BusinessEvent, path: str | None) -> int:
     """Millionths of the number at a path; NO_VALUE where there is none."""
     value = lookup(event.fields, path) if path else None
@@ -147,12 +131,12 @@ def _value(event: BusinessEvent, path: str | None) -> int:
         case bool() | None:
             return NO_VALUE
         case _:
-            source = _bytes(_text(value))
+            source = _bytes(text_of(value))
             return decimal(source, 0, source.size)
 
 
 def _user(event: BusinessEvent, path: str | None) -> np.uint64:
-    source = _bytes(_text(lookup(event.fields, path)) if path else "")
+    source = _bytes(text_of(lookup(event.fields, path)) if path else "")
     return user_hash(source, 0, source.size)
 
 

@@ -378,6 +378,8 @@ class Limits(Model):
     """Values of `causes.dimensions` that are told apart, each at its service; more are `other`."""
     compared: int = Field(default=200_000, strict=True, ge=1_000, le=10_000_000)
     """Attempts whose attribute values are kept for their verdict; the oldest go first."""
+    changes: int = Field(default=1_000, strict=True, ge=10, le=100_000)
+    """Services and feature flags whose changes are known; those told longest ago go first."""
     explained: int = Field(default=10_000, strict=True, ge=100, le=1_000_000)
     """Bad attempts whose evidence is kept for `explain`; the oldest go first."""
 
@@ -907,14 +909,34 @@ class Alerts(Model):
 DIMENSIONS_MAX = 16
 
 
+class ChangeEvent(Model):
+    """A business event that tells a change. Paths lead into it, like ``data.version``."""
+
+    event: Text = Field(examples=["com.example.release.finished"])
+    """Its type."""
+    kind: Literal["deployment", "rollback", "flag"] = "deployment"
+    service: Text = Field(examples=["data.app"])
+    version: Text = Field(examples=["data.tag"])
+    """Path of the new version, or of a flag's new variant."""
+    previous: Text | None = None
+    """Path of what was there before; without it, what was told before."""
+    flag: Text | None = None
+    """Path of the flag's key."""
+
+
 class Causes(Model):
     """Where causes are looked for, beside services, operations and versions."""
 
     dimensions: Annotated[tuple[Text, ...], Field(max_length=DIMENSIONS_MAX)] = Field(
-        default=(),
-        examples=[["service.version", "k8s.pod.name", "k8s.node.name", "app.tenant"]],
+        default=("service.version", "k8s.pod.name", "k8s.node.name", "cloud.availability_zone"),
+        examples=[["service.version", "k8s.pod.name", "app.tenant", "http.route"]],
     )
-    """Attributes of resources or spans by whose values bad and good attempts are compared."""
+    """Attributes of resources or spans by whose values bad and good attempts are compared; none:
+    they are not."""
+    environment: Text = "*"
+    """Glob on the environment's id; deployments that CDEvents tell of others are left out."""
+    changes: tuple[ChangeEvent, ...] = ()
+    """Events that tell changes, beside CDEvents and evaluations of feature flags."""
 
     @field_validator("dimensions")
     @classmethod

@@ -330,6 +330,8 @@ def _value(value: AnyValue) -> object:
     return plain
 
 
+_EXACT_FLOAT = 2.0**53
+
 # Paths ------------------------------------------------------------------------------------------
 
 
@@ -350,3 +352,18 @@ def lookup(fields: Mapping[str, Any], path: str) -> object:
                 return found
         dot = path.rfind(".", 0, dot)
     return None
+
+
+def text_of(value: object) -> str:
+    """A value as a key: as an attribute of a span reads it."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return value
+        case int():
+            return str(value)
+        case float() if abs(value) < _EXACT_FLOAT and value.is_integer():
+            return str(int(value))
+        case _:
+            return ""

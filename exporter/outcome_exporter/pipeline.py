@@ -17,6 +17,7 @@ from typing import Any
 
 from outcome_exporter.blame import Blame
 from outcome_exporter.buffers import Buffers
+from outcome_exporter.changes import Changes
 from outcome_exporter.claims import Reader
 from outcome_exporter.config import Config
 from outcome_exporter.errors import StateCorrupt
@@ -75,6 +76,7 @@ class Pipeline:
         self.spanmetrics = SpanMetrics(self.plan)
         self.blame = Blame(self.plan, self.traces.texts.code)
         self.suspects = Suspects(self.plan, self.traces.traits)
+        self.changes = Changes(config)
         self.outcomes = Outcomes(self.plan)
         self.users = Users(self.plan)
         self.metrics = Metrics(self.plan)
@@ -171,6 +173,9 @@ class Pipeline:
 
     def _take_events(self, events: Sequence[BusinessEvent], arrival: int) -> None:
         assert self.second is not None
+        for event in events:
+            if self.changes.listens(event.type):
+                self.changes.take(event, self._event_time(event, arrival))
         # What no journey listens to is not remembered either: it would push out what matters.
         wanted = (event for event in events if event.type in self.plan.event_types)
         new = [event for event in wanted if self.outcomes.is_new(event, self.second)]
@@ -256,6 +261,7 @@ class Pipeline:
             "spanmetrics": self.spanmetrics.dump(),
             "blame": self.blame.dump(),
             "suspects": self.suspects.dump(),
+            "changes": self.changes.dump(),
             "outcomes": self.outcomes.dump(),
             "users": self.users.dump(),
             "metrics": self.metrics.dump(),
@@ -291,6 +297,7 @@ class Pipeline:
         self.spanmetrics.restore(part(arrays, "spanmetrics"))
         self.blame = Blame(self.plan, self.traces.texts.code)
         self.blame.restore(part(arrays, "blame"), moved)
+        self.changes.restore(part(arrays, "changes"))
         self.suspects.restore(part(arrays, "suspects"), moved)
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])
         self.users.restore(part(arrays, "users"), moved)

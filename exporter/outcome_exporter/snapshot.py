@@ -8,6 +8,7 @@ sees its first event. Cost: O(series), and it copies what it shows.
 from collections.abc import Iterator, Sequence
 
 from outcome_exporter import blame, series, slo
+from outcome_exporter.changes import Change
 from outcome_exporter.kernels import assembly, joining
 from outcome_exporter.kernels.blame import KINDS as CAUSE_KINDS
 from outcome_exporter.kernels.operations import BOUNDS_MS, KINDS, STATUSES
@@ -146,7 +147,6 @@ def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]
         if journey.value is not None:
             value = int(row["value"]) / MILLIONTHS if shown else 0.0
             values.append(Sample((journey.name, journey.value.currency, *cause), value))
-    text = pipeline.traces.texts.text
     shares: list[Sample] = []
     since: list[Sample] = []
     for j, journey in enumerate(pipeline.plan.journeys):
@@ -166,13 +166,23 @@ def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]
         series.CAUSE_SHARE: shares,
         series.CAUSE_SINCE: since,
         series.CHANGE_INFO: [
-            Sample(
-                (text(change.service), "version", text(change.version), text(change.previous)),
-                float(change.second),
-            )
-            for change in pipeline.blame.changes()
+            Sample(tuple(change[:4]), change.time / SECOND) for change in changes(pipeline)
         ],
     }
+
+
+def changes(pipeline: Pipeline) -> list[Change]:
+    """What changed in the last day, told by events or seen in spans; each version once."""
+    told = pipeline.changes.changes((pipeline.second or 0) * SECOND)
+    known = {(change.service, change.version) for change in told}
+    text = pipeline.traces.texts.text
+    seen = (
+        Change(
+            text(new.service), "version", text(new.version), text(new.previous), new.second * SECOND
+        )
+        for new in pipeline.blame.changes()
+    )
+    return [*told, *(each for each in seen if (each.service, each.version) not in known)]
 
 
 def _suspects(pipeline: Pipeline) -> Iterator[Sample]:
@@ -365,6 +375,7 @@ def _self_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
         **outcomes.overflow,
         **pipeline.blame.overflow,
         **pipeline.suspects.overflow,
+        "change": pipeline.changes.overflow,
     }
     return {
         series.RECEIVED_ITEMS: _by_name(pipeline.received),

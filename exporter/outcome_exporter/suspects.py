@@ -27,6 +27,7 @@ Limits: attempts that begin with an event have no trace, so no traits. The trait
 `limits.compared` attempts or so are kept for their verdict; one that waits longer is not counted.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -151,10 +152,10 @@ class Suspects:
         of[there] = self.state.seen[base][:, slots].sum(axis=1, dtype=np.int64)
         compared = (known["dimension"] != THERE) & (of > 0).all(axis=1)
         z = _z(counts, of)
-        tests = np.count_nonzero(compared & (counts > 0).any(axis=1))
+        tests = int(np.count_nonzero(compared & (counts > 0).any(axis=1)))
         named = np.flatnonzero(
             compared
-            & (z >= np.sqrt(Z_MIN**2 + 2 * np.log(max(tests, 1))))
+            & (z >= math.sqrt(Z_MIN**2 + 2 * math.log(max(tests, 1))))
             & (counts[:, k.BAD] >= max(SUPPORT_MIN, COVERED_MIN * total[k.BAD]))
         )
         found = [

@@ -482,8 +482,8 @@ def _ingest_spans(
         pending.kind = span.kind
         pending.status = span.status
         if span.attributes_len > 0:
-            _read_fixed(batch, i, texts, scratch, pending)
-            if traits.dimensions.size > 0:
+            compared = _read_fixed(batch, i, texts, scratch, pending, traits.dimensions)
+            if compared:
                 pending.traits = of_span(
                     traits, batch, i, resources[resource, 2], service, found, last - 1, scratch
                 )
@@ -521,9 +521,19 @@ def _ingest_spans(
 
 
 @kernel
-def _read_fixed(batch: Batch, span: int, texts: TextArrays, scratch: Bytes, pending: Row) -> None:
-    """Reads what every span may say: whom it calls, and an HTTP status."""
-    peer, rank = NIL, 99
+def _read_fixed(
+    batch: Batch,
+    span: int,
+    texts: TextArrays,
+    scratch: Bytes,
+    pending: Row,
+    dimensions: npt.NDArray[np.int16],
+) -> bool:
+    """Reads what every span may say: whom it calls, and an HTTP status.
+
+    Returns whether it says something by which attempts are compared.
+    """
+    peer, rank, compared = NIL, 99, False
     at = np.int64(batch.spans[span].attributes_at)
     for row in range(at, at + np.int64(batch.spans[span].attributes_len)):
         key = batch.attributes[row].key
@@ -533,7 +543,10 @@ def _read_fixed(batch: Batch, span: int, texts: TextArrays, scratch: Bytes, pend
             attribute = batch.attributes[row]
             if attribute.type == _INT and attribute.number >= 500:
                 pending.status = _STATUS_ERROR
+        if dimensions.size > 0:
+            compared |= dimensions[key] >= 0
     pending.peer = code_of(batch, peer, texts, scratch)
+    return compared
 
 
 # Settling

@@ -89,10 +89,9 @@ def observe(
             trace += 1
         if gathered != trace:
             gathered = trace
-            count = _gather(
-                state, traits, spans, starts[trace], starts[trace + 1], trace, sets_seen, seen, found
-            )
-            place = _keep(state, found, count, second)
+            first, end = starts[trace], starts[trace + 1]
+            size = _gather(state, traits, spans, first, end, trace, sets_seen, seen, found)
+            place = _keep(state, found, size, second)
         attempts[i].traits = np.uint32(place & _WORD)
 
 

@@ -84,7 +84,8 @@ class TraitArrays(NamedTuple):
 
 @kernel
 def _slot(
-    traits: TraitArrays,
+    rows: Table,
+    slots: npt.NDArray[np.int32],
     hashed: np.uint64,
     service: int,
     dimension: int,
@@ -93,13 +94,15 @@ def _slot(
     length: int,
 ) -> int:
     """Where a trait stands in the index, or would stand."""
-    mask = traits.slots.size - 1
+    # Two arrays rather than all of them: a span's traits are looked up one by one, and passing
+    # the rest costs as much as the lookup.
+    mask = slots.size - 1
     slot = np.int64(hashed & np.uint64(mask))
     while True:
-        row = traits.slots[slot]
+        row = slots[slot]
         if row < 0:
             return slot
-        known = traits.rows[row]
+        known = rows[row]
         if known.hash == hashed and known.service == service and known.dimension == dimension:
             same = known.length == length
             for k in range(length if same else 0):
@@ -111,15 +114,19 @@ def _slot(
 
 @kernel
 def _set_slot(
-    traits: TraitArrays, hashed: np.uint64, found: npt.NDArray[np.uint16], count: int
+    sets: Table,
+    slots: npt.NDArray[np.int32],
+    hashed: np.uint64,
+    found: npt.NDArray[np.uint16],
+    count: int,
 ) -> int:
-    mask = traits.set_slots.size - 1
+    mask = slots.size - 1
     slot = np.int64(hashed & np.uint64(mask))
     while True:
-        row = traits.set_slots[slot]
+        row = slots[slot]
         if row < 0:
             return slot
-        known = traits.sets[row]
+        known = sets[row]
         if known.hash == hashed:
             same = known.count == count
             for k in range(count if same else 0):
@@ -139,7 +146,8 @@ def reindex(traits: TraitArrays) -> None:
         known = traits.rows[row]
         if known.alive:
             slot = _slot(
-                traits,
+                traits.rows,
+                traits.slots,
                 known.hash,
                 np.int64(known.service),
                 np.int64(known.dimension),
@@ -152,7 +160,13 @@ def reindex(traits: TraitArrays) -> None:
     for row in range(1, traits.free_sets.counts[0]):
         known_set = traits.sets[row]
         if known_set.alive:
-            slot = _set_slot(traits, known_set.hash, known_set.traits, np.int64(known_set.count))
+            slot = _set_slot(
+                traits.sets,
+                traits.set_slots,
+                known_set.hash,
+                known_set.traits,
+                np.int64(known_set.count),
+            )
             traits.set_slots[slot] = row
 
 
@@ -207,7 +221,7 @@ def _trait(
             length -= 1
     key = np.uint64(service) << np.uint64(16) | np.uint64(dimension + 1)
     hashed = combine(hash_bytes(source, at, length, SEED_LO), key)
-    slot = _slot(traits, hashed, service, dimension, source, at, length)
+    slot = _slot(traits.rows, traits.slots, hashed, service, dimension, source, at, length)
     if traits.slots[slot] >= 0:
         return np.int64(traits.slots[slot])
     share = traits.shares[dimension]
@@ -243,18 +257,23 @@ def _add(found: npt.NDArray[np.uint16], count: int, trait: int) -> int:
 
 @kernel
 def _set_of(
-    traits: TraitArrays, found: npt.NDArray[np.uint16], count: int, fallback: int, second: int
+    traits: TraitArrays,
+    found: npt.NDArray[np.uint16],
+    first: int,
+    count: int,
+    begun: int,
+    second: int,
 ) -> int:
-    """The set of some traits, a new one if there is room; `fallback` otherwise."""
-    hashed = np.uint64(count)
-    for k in range(count):
+    """The set of some traits, a new one if there is room; otherwise `begun`, the first ones'."""
+    hashed = traits.sets[begun].hash
+    for k in range(first, count):
         hashed = combine(hashed, np.uint64(found[k]))
-    slot = _set_slot(traits, hashed, found, count)
+    slot = _set_slot(traits.sets, traits.set_slots, hashed, found, count)
     row = np.int64(traits.set_slots[slot])
     if row < 0:
         if traits.free_sets.counts[0] == traits.sets.size and traits.free_sets.counts[1] == 0:
             traits.counts[OVERFLOW] += 1
-            return fallback
+            return begun
         row = take(traits.free_sets)
         known = traits.sets[row]
         known.hash = hashed
@@ -316,7 +335,7 @@ def of_resource(
     at = np.int64(batch.resources[resource].attributes_at)
     end = at + np.int64(batch.resources[resource].attributes_len)
     count = _read(traits, batch, at, end, service, found, count, second, scratch)
-    return _set_of(traits, found, count, 0, second)
+    return _set_of(traits, found, 0, count, 0, second)
 
 
 @kernel
@@ -330,20 +349,15 @@ def of_span(
     second: int,
     scratch: Bytes,
 ) -> int:
-    """The set of a span: that of its resource, unless the span says more."""
+    """The set of a span that says something itself: that of its resource, and more."""
     at = np.int64(batch.spans[span].attributes_at)
     end = at + np.int64(batch.spans[span].attributes_len)
-    says = False
-    for row in range(at, end):
-        says |= traits.dimensions[batch.attributes[row].key] >= 0
-    if not says:
-        return resource_set
     known = traits.sets[resource_set]
     count = np.int64(known.count)
     for k in range(count):
         found[k] = known.traits[k]
-    count = _read(traits, batch, at, end, service, found, count, second, scratch)
-    return _set_of(traits, found, count, resource_set, second)
+    more = _read(traits, batch, at, end, service, found, count, second, scratch)
+    return _set_of(traits, found, count, more, resource_set, second)
 
 
 class Traits:
