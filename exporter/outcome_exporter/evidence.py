@@ -15,8 +15,13 @@ from outcome_exporter.kernels import blame as k
 from outcome_exporter.model import MISSED, NO_VALUE, REASONS, Row
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.question import Asked
-from outcome_exporter.units import MILLIONTHS, SECOND
+from outcome_exporter.snapshot import changes
+from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE, SECOND
 
+_NOW = 5 * MINUTE
+"""Window of what is blamed now."""
+_VERSION = "service.version"
+_FOLLOWS = 2 * HOUR
 _EXAMPLES = 3
 _MS = 1e6
 
@@ -64,7 +69,60 @@ def _journey(pipeline: Pipeline, asked: Asked) -> object | None:
         "bad": int(rows.size),
         "forgotten_before": int(everything["time"].min()) // SECOND if forgotten else None,
         "causes": causes,
+        "suspects": _suspects(pipeline, names.index(asked.journey)),
+        "changes": _changes(pipeline, names.index(asked.journey)),
     }
+
+
+def _suspects(pipeline: Pipeline, journey: int) -> list[dict[str, Any]]:
+    """What bad attempts of the last minutes have more often than good ones."""
+    dimensions, text = pipeline.config.causes.dimensions, pipeline.traces.texts.text
+    return [
+        {
+            **suspect._asdict(),
+            "service": text(suspect.service),
+            "dimension": dimensions[suspect.dimension],
+            "value": pipeline.traces.traits.value(suspect.trait),
+        }
+        for suspect in pipeline.suspects.suspects(journey)
+    ]
+
+
+def _changes(pipeline: Pipeline, journey: int) -> list[dict[str, Any]]:
+    """Changes that may be to blame for what hurts a journey now, and why each is thought so.
+
+    `differs`: the new version serves beside another one, and bad attempts went through it more
+    often than good ones. `followed`: its service is blamed now, for what began in the two hours
+    after it (or the minute before: clocks, and events that are sent once all is done).
+    """
+    differs = {
+        (suspect["service"], suspect["value"])
+        for suspect in _suspects(pipeline, journey)
+        if suspect["dimension"] == _VERSION
+    }
+    began: dict[str, int] = {}
+    text = pipeline.traces.texts.text
+    for finding in pipeline.blame.findings(journey, _NOW):
+        since = pipeline.blame.since(journey, finding)
+        if since is not None:
+            service = text(finding.service)
+            began[service] = min(began.get(service, since), since)
+    found = []
+    for change in changes(pipeline):
+        since = began.get(change.service)
+        followed = since is not None and -MINUTE <= since - change.time <= _FOLLOWS
+        if (change.service, change.version) in differs or followed:
+            why = "differs" if (change.service, change.version) in differs else "followed"
+            before = None if since is None else (since - change.time) / SECOND
+            found.append(
+                {
+                    **change._asdict(),
+                    "time": change.time / SECOND,
+                    "why": why,
+                    "seconds_before": before,
+                }
+            )
+    return found
 
 
 def _told(blame: Blame) -> Any:  # noqa: ANN401 - a table
@@ -112,6 +170,8 @@ def _attempt(pipeline: Pipeline, row: Row) -> dict[str, Any]:
         "path": [] if path is None else _spans(pipeline, path, cause),
         "steps": [] if path is None else _steps(pipeline, path, cause),
         "absent": _absent(pipeline, row) if row["reason"] == MISSED else [],
+        "suspects": _suspects(pipeline, int(row["journey"])),
+        "changes": _changes(pipeline, int(row["journey"])),
     }
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from outcome_exporter import words
 from outcome_exporter.errors import ExplainError
 
 _BAR = 30
@@ -79,10 +80,17 @@ def _print_attempt(console: Console, attempt: dict[str, Any]) -> None:
         console.print(Text(sentence))
     if attempt["path"]:
         console.print(_timeline(attempt))
-    for head, sentences in (
+    _print_lists(
+        console,
+        ("What bad attempts have in common now:", in_common(attempt)),
+        ("What changed:", changed(attempt)),
         ("What else was looked at:", alternatives(attempt)),
         ("Where the evidence is weak:", weaknesses(attempt)),
-    ):
+    )
+
+
+def _print_lists(console: Console, *lists: tuple[str, Iterator[str]]) -> None:
+    for head, sentences in lists:
         lines = list(sentences)
         if lines:
             console.print(Text(head, "bold"))
@@ -104,6 +112,35 @@ def verdict(attempt: dict[str, Any]) -> Iterator[str]:
         yield f"It took {_ms(chosen['ms'])} itself; usually {_ms(chosen['usual_ms'])}."
     if attempt["absent"]:
         yield f"It never reached {', '.join(map(_name, attempt['absent'][:_ALTERNATIVES]))}."
+
+
+def in_common(found: dict[str, Any]) -> Iterator[str]:
+    """Values that bad attempts at the journey have more often than good ones."""
+    for one in found["suspects"]:
+        where = f" of {one['service']}" if one["service"] else ""
+        bad, good = one["bad"], one["good"]
+        yield (
+            f"{one['dimension']} {one['value']}{where}: "
+            f"{'all' if bad == one['all_bad'] else bad} of {one['all_bad']} bad attempts, "
+            f"{good or 'none'} of {one['all_good']} good ones "
+            f"(last {one['minutes']} min)"
+        )
+
+
+def changed(found: dict[str, Any]) -> Iterator[str]:
+    """Changes that may be to blame, and why."""
+    for change in found["changes"]:
+        what = f"{change['service']} {change['version']} ({change['kind']})"
+        after = f" after {change['previous']}" if change["previous"] else ""
+        when = f" came at {_moment(change['time'])}"
+        seconds = change["seconds_before"]
+        if seconds is not None and seconds >= 0:
+            when = f" came {words.span(seconds)} before it began"
+        yield f"{what}{after}{when}" + (
+            "; bad attempts went through it more often than good ones"
+            if change["why"] == "differs"
+            else ""
+        )
 
 
 def alternatives(attempt: dict[str, Any]) -> Iterator[str]:
@@ -189,6 +226,11 @@ def _print_journey(console: Console, found: dict[str, Any]) -> None:
         console.print(Text(f"{cause['bad'] / found['bad']:.0%}  {who}{how} ({reasons})"))
         for trace_id in cause["examples"]:
             console.print(Text(f"      explain {trace_id}", "dim"))
+    _print_lists(
+        console,
+        ("What bad attempts have in common now:", in_common(found)),
+        ("What changed:", changed(found)),
+    )
 
 
 def _name(step: dict[str, Any]) -> str:

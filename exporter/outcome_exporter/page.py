@@ -48,6 +48,9 @@ CONTENT_SECURITY_POLICY = (
 _BEHIND_SECONDS = 60.0
 """A lag from which the page warns that its numbers are old."""
 _CAUSES_MAX = 5
+_SUSPECTS_MAX = 3
+_FOLLOWS = 2 * 3600
+"""Seconds after a change in which what begins may be its doing."""
 
 Tone = Literal["good", "warn", "bad", "idle"]
 
@@ -211,6 +214,8 @@ class JourneyCard:
     users: Sequence[str]
     pending: str
     causes: Sequence[Cause]
+    in_common: Sequence[str]
+    """Attribute values that bad attempts have more often than good ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,6 +482,8 @@ def _details(promises: Sequence[Promise], journeys: Sequence[JourneyCard]) -> li
         cause = card.causes[0]
         facts = "; ".join([cause.now, *cause.changes])
         lines.append(f"Cause: {cause.what} {cause.kind} ({facts}).")
+    if card and card.in_common:
+        lines.append(f"More often in bad attempts: {', '.join(card.in_common)}.")
     others = sum(promise.state < State.KEPT for promise in promises) - 1
     if others:
         lines.append(f"{others} more in danger: see below.")
@@ -556,6 +563,7 @@ def _journey(
         users=_users(journey, read) if journey.user else [],
         pending=words.count(pending),
         causes=_causes(journey, currency, read, now_unix_nano, trace_url),
+        in_common=_in_common(journey, read),
     )
 
 
@@ -637,7 +645,7 @@ def _causes(
                 now=f"{words.small_share(share)} of bad outcomes in the last {when}"
                 if share
                 else "",
-                changes=_changes(service, version, read, now_unix_nano),
+                changes=_changes(journey, cause, read, now_unix_nano),
                 facts=_facts(journey, currency, cause, read),
                 percent=100 * (share if shares else on_record),
                 trace=_trace(blamed[cause], trace_url),
@@ -671,12 +679,31 @@ def _shares(journey: Journey, read: _Reader) -> tuple[dict[tuple[str, ...], floa
     return (now, "5 minutes") if now else (over("1h"), "hour")
 
 
-def _changes(service: str, version: str, read: _Reader, now_unix_nano: int) -> list[str]:
+def _changes(
+    journey: Journey, cause: tuple[str, ...], read: _Reader, now_unix_nano: int
+) -> list[str]:
+    """What changed at a cause's service: its version, or what was told before the pain began."""
+    service, _, version, _ = cause
+    now = now_unix_nano / SECOND
+    began = now - read.value(series.CAUSE_SINCE, journey.name, *cause, default=inf)
     return [
-        f"{kind} {to} came {words.span(now_unix_nano / SECOND - at)} ago"
-        + (f", after {before}" if before else "")
+        f"{kind} {to} came {words.span(now - at)} ago" + (f", after {before}" if before else "")
         for (where, kind, to, before), at in read.table(series.CHANGE_INFO).items()
-        if where == service and to == version and version
+        if where == service
+        and ((to == version and version) or (kind != "version" and 0 <= began - at <= _FOLLOWS))
+    ]
+
+
+def _in_common(journey: Journey, read: _Reader) -> list[str]:
+    scores = {
+        labels[1:]: score
+        for labels, score in read.table(series.SUSPECT_SCORE).items()
+        if labels[0] == journey.name and score > 0
+    }
+    top = sorted(scores, key=lambda value: (-scores[value], value))[:_SUSPECTS_MAX]
+    return [
+        f"{dimension} {value} (by {words.small_share(scores[dimension, value])})"
+        for dimension, value in top
     ]
 
 

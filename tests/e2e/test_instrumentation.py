@@ -2,8 +2,10 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,16 @@ def gives_one_outcome(exporter, command, **environment):
 @pytest.mark.timeout(300)
 def test_the_python_program_gives_one_good_outcome(exporter):
     gives_one_outcome(exporter, [sys.executable, "-c", program("python")])
+
+
+def test_the_deployment_is_shown_as_a_change(exporter):
+    (sent,) = re.findall(r"^(curl (?:(?!```).)*deploy-1.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    # Changes are told for a day.
+    sent = sent.replace("2026-01-01T12:00:00Z", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    command = shlex.split(sent.replace("localhost:4318", f"127.0.0.1:{exporter.http}"))
+    subprocess.run([*command, "--fail", "--silent"], timeout=60, check=True)
+    shown = 'service="payment"', 'kind="deployment"', 'version="1.8.2"'
+    until(lambda: exporter.total("outcome_change_info", *shown) > 0)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
-from tests.scenario import START, Span, records
+from tests.scenario import START, Event, Span, records
 
 from outcome_exporter import evidence, explain
 from outcome_exporter.config import Config
@@ -23,6 +23,16 @@ def config(explained=10_000):
         {
             "trace_url": "https://traces.example.com/{trace_id}",
             "limits": {"explained": explained},
+            "causes": {
+                "changes": [
+                    {
+                        "event": "released",
+                        "service": "data.app",
+                        "version": "data.tag",
+                        "previous": "data.from",
+                    }
+                ]
+            },
             "journeys": [
                 {
                     "name": "buy",
@@ -51,12 +61,12 @@ def attempt(trace, at, *, ms=20, error=False):
             service="bank",
             name="POST /charge",
             status=status,
-            resource={"service.version": "7"},
+            resource={"service.version": "7", "k8s.pod.name": "bank-b" if error else "bank-a"},
         ),
     ]
 
 
-def fed(explained=10_000, failures=1):
+def fed(explained=10_000, failures=1, events=()):
     pipeline = Pipeline(config(explained))
     sent = [
         (START + n * 20 * SECOND, attempt(n + 1, START + n * 20 * SECOND)) for n in range(USUAL)
@@ -64,7 +74,8 @@ def fed(explained=10_000, failures=1):
     at = START + USUAL * 20 * SECOND
     sent += [(at + n * SECOND, attempt(FAILED + 2 * n, at, error=True)) for n in range(failures)]
     sent.append((at + failures * SECOND, attempt(SLOW, at, ms=500)))
-    for record in records(sent):
+    sent += [(event.time, [event]) for event in events]
+    for record in records(sorted(sent, key=lambda each: each[0])):
         pipeline.ingest(record)
     pipeline.advance(at + (failures + 30) * SECOND)
     return pipeline
@@ -130,6 +141,27 @@ def test_a_journey_is_summed_up_by_cause(pipeline, monkeypatch):
     assert "buy: 2 bad attempts in the last 1 h." in text
     assert f"explain {FAILED:032x}" in text
     assert asked(pipeline, journey="buy", since="1s")["bad"] == 0
+
+
+def test_what_bad_attempts_have_in_common_and_what_came_before_is_told(monkeypatch):
+    at = START + (USUAL * 20 - 180) * SECOND
+    told = {"app": "bank", "tag": "7", "from": "6"}
+    deployed = Event("released", "1", at, data=told)
+    other = Event("released", "2", at, data=told | {"app": "mail"})
+    early = Event("released", "3", START - 9_000 * SECOND, data=told | {"tag": "5"})
+    pipeline = fed(failures=14, events=[deployed, other, early])
+    found = asked(pipeline, journey="buy")
+    (suspect,) = found["suspects"]
+    assert (suspect["service"], suspect["dimension"]) == ("bank", "k8s.pod.name")
+    (change,) = found["changes"]
+    assert (change["service"], change["version"], change["why"]) == ("bank", "7", "followed")
+    for text in (
+        printed(monkeypatch, found, journey="buy", since="1h"),
+        printed(monkeypatch, asked(pipeline, trace_id=f"{FAILED:032x}"), trace_id="x"),
+    ):
+        assert "k8s.pod.name bank-b of bank: 14 of 15 bad attempts, none of 12 good ones" in text
+        assert "bank 7 (deployment) after 6 came 3\u00a0min before it began" in text
+        assert "mail" not in text
 
 
 def test_good_and_unknown_traces_are_not_explained(pipeline):
