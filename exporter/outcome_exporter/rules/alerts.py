@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from textwrap import indent
 
 from outcome_exporter import burn
+from outcome_exporter.alerting import CAUSE_WINDOWS
 from outcome_exporter.config import Config, Promised
 from outcome_exporter.rules import burning, messages
 from outcome_exporter.rules.burning import KEPT
@@ -25,6 +26,7 @@ VANISHED_FROM = 60
 rate ten are expected, and none comes once in 20,000 times (a Poisson process)."""
 CHANGE_SECONDS = 2 * 3600
 """How recent a change must be to be suspected."""
+_NOW = "|".join(CAUSE_WINDOWS)
 LAG_SECONDS = 60
 CHECKPOINT_SECONDS = 600
 REFUSED = "overloaded|failed|invalid|unsupported|too_large|too_slow"
@@ -231,7 +233,7 @@ def _change() -> Alert:
         "ticket",
         _owned(f"""\
 max by ({_JOURNEY}, cause_service, cause_version) (
-  outcome_cause_share{{window=~"5m|1h",cause_version!=""}} >= 0.5
+  outcome_cause_share{{window=~"{_NOW}",cause_version!=""}} >= 0.5
 )
 and on ({KEPT}, cause_service, cause_version)
   label_replace(

@@ -3,19 +3,18 @@
     slo:alert_burn_rate:max{slo, severity, journey, owner}
         = highest burn rate of the long windows whose tier fires
 
-A tier fires where both of its windows burn above its threshold and the long one holds enough
-events, and enough bad ones. Recording the highest of them makes tiers inhibit each other: when a
-problem moves from the 1-hour tier to that of 6 hours it stays the same alert, and `unless` on the
-page keeps the ticket silent. Doing that in Alertmanager's configuration alone was discarded: not
-everybody's has it. `unless` also lets rules that are newer than the exporter fire without a gate
-that it does not show yet.
+When a tier fires says `alerting`. Recording the highest of them makes tiers inhibit each other:
+when a problem moves from the 1-hour tier to that of 6 hours it stays the same alert, and `unless`
+on the page keeps the ticket silent. Doing that in Alertmanager's configuration alone was
+discarded: not everybody's has it.
 
 Known limit: the ticket may follow once the page has ended, because its longer windows still burn;
 the budget is spent faster than planned, and somebody should look in working hours.
 """
 
-from outcome_exporter import burn
+from outcome_exporter import alerting, burn
 from outcome_exporter.config import Config, Slo
+from outcome_exporter.series import Family
 from outcome_exporter.units import format_duration
 
 RECORD = "slo:alert_burn_rate:max"
@@ -25,41 +24,15 @@ place must not make a new alert."""
 _TARGET = f"{KEPT}, instance"
 
 
-_BURNS = f"""\
-max by ({KEPT}, slo, severity) (
-    (
-        label_replace(slo_burn_rate, "long_window", "$1", "window", "(.+)")
-      > on ({_TARGET}, slo, long_window) group_right
-        slo_alert_burn_rate_threshold
-    )
-  and
-    (
-        label_replace(slo_burn_rate, "short_window", "$1", "window", "(.+)")
-      > on ({_TARGET}, slo, short_window) group_right
-        slo_alert_burn_rate_threshold
-    )
-  and on ({_TARGET}, slo, long_window)
-    (
-        label_replace(slo_window_events{{result="bad"}}, "long_window", "$1", "window", "(.+)")
-      >= on ({_TARGET}, slo) group_left
-        slo_alert_min_bad_events
-    )
-  unless on ({_TARGET}, slo, long_window)
-    (
-        label_replace(
-          sum by ({_TARGET}, slo, window) (slo_window_events),
-          "long_window", "$1", "window", "(.+)"
-        )
-      < on ({_TARGET}, slo) group_left
-        slo_alert_min_events
-    )
-)
-"""
+def _selector(family: Family, **matchers: str) -> str:
+    pairs = ",".join(f'{label}="{value}"' for label, value in matchers.items())
+    return f"{family.name}{{{pairs}}}" if pairs else family.name
 
 
 def generic() -> str:
     """For every SLO that is shown, with the thresholds that are shown."""
-    return _BURNS + with_info("")
+    fires = alerting.firing(_selector, f"{_TARGET}, slo")
+    return with_info(f"max by ({KEPT}, slo, severity) (\n{fires})\n")
 
 
 def with_info(expr: str) -> str:

@@ -7,18 +7,15 @@ left out of the sentence; a message is complete without it.
 Functions used are those of Prometheus 2.42; `urlquery` is Go's own.
 """
 
+from outcome_exporter import alerting
+from outcome_exporter.series import Family
+
 _BAD = 'increase(outcome_attempts_total{journey=%q,outcome="bad"}[1h])'
 _MONEY = "sum by (currency) (increase(outcome_value_total{journey=%q,state=%q}[1h]))"
 _CAUSE = "cause_service=%q,cause_operation=%q,cause_version=%q,cause_kind=%q"
 _CAUSE_VALUES = (
     ".Labels.cause_service .Labels.cause_operation .Labels.cause_version .Labels.cause_kind"
 )
-_TOP = (
-    'sort_desc(topk({number}, outcome_cause_share{{journey=%[1]q,window="5m"}} '
-    'or on (journey) outcome_cause_share{{journey=%[1]q,window="1h"}}))'
-)
-"""Who is blamed in the last five minutes, which is tested against history and says within seconds
-what began; once they are over, who was in the last hour."""
 _TIMES = "\u00d7"
 _DASHBOARD_SECONDS = 3 * 3600
 """What a dashboard shows when it is opened from an alert."""
@@ -162,7 +159,7 @@ def causes() -> str:
         f"blamed on {named}{since}{change}"
     )
     return found(
-        _TOP.format(number=3),
+        _top(3),
         "$labels.journey",
         f"Cause: {listed(cause, '. Then ')}.",
         "Cause: unattributed.",
@@ -183,6 +180,15 @@ def reasons() -> str:
         "$labels.journey",
         f"By reason: {listed('{{ .Labels.reason }} {{ .Value | printf `%.0f` }}')}.{unseen}",
     )
+
+
+def _top(number: int) -> str:
+    """Who is blamed for the journey now, top first."""
+
+    def read(family: Family, **matchers: str) -> str:
+        return f'{family.name}{{journey=%[1]q,window="{matchers["window"]}"}}'
+
+    return f"sort_desc(topk({number}, {alerting.causes(read)}))"
 
 
 def dashboard_url(base: str, variables: dict[str, str]) -> str:
@@ -208,4 +214,4 @@ def trace_url(base: str) -> str:
     url = base
     for name in ("service", "operation", "version"):
         url = url.replace(f"{{{name}}}", f'{{{{ . | first | label "cause_{name}" | urlquery }}}}')
-    return found(_TOP.format(number=1), "$labels.journey", url)
+    return found(_top(1), "$labels.journey", url)
