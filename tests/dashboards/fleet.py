@@ -125,6 +125,8 @@ def _add_slo(
     info = (name, journey.name, journey.owner, journey.title or "", journey.runbook, "28d")
     families[series.SLO_INFO].append(Sample(info, 1.0))
     families[series.SLO_OBJECTIVE].append(Sample((name,), promise.objective_ratio))
+    least = CONFIG.min_bad_events(promise)
+    families[series.SLO_ALERT_MIN_BAD].append(Sample((name,), float(least)))
     rates = {}
     for length in promise.windows:
         window = format_duration(length)
@@ -134,6 +136,11 @@ def _add_slo(
         families[series.SLO_BURN_RATE].append(Sample((name, window), rate))
         sli = 1 - rate * promise.budget_ratio
         families[series.SLO_SLI].append(Sample((name, window), sli))
+        events = 3.0 * length / SECOND if traffic else 0.0
+        families[series.SLO_WINDOW_EVENTS] += [
+            Sample((name, window, result), float(round(events * share)))
+            for result, share in (("good", sli), ("bad", 1 - sli))
+        ]
     remaining = 1 - rates[promise.window]
     families[series.SLO_BUDGET_REMAINING].append(Sample((name,), remaining))
     lasts = slo.exhaustion_seconds(promise, remaining, rates[6 * HOUR])

@@ -129,13 +129,33 @@ class Prometheus:
             if variable["type"] == "datasource":
                 values[name] = ["prometheus"]
                 continue
-            found = self.label_values(variable["query"]["query"], values, looked)
+            found = self.options(variable, values, looked)
             if name in chosen:
                 assert chosen[name] in found, (name, chosen, found)
                 values[name] = [chosen[name]]
+            elif variable.get("allValue"):
+                values[name] = [variable["allValue"]]
             else:
                 values[name] = found if variable["multi"] else found[:1]
         return values
+
+    def options(
+        self, variable: dict[str, Any], values: dict[str, list[str]], looked: Range
+    ) -> list[str]:
+        """What a variable can be chosen from: values of a label, or what a regex takes of a text
+        for each series that answers a query."""
+        query = variable["query"]["query"]
+        asked = re.fullmatch(r"query_result\((.+)\)", query)
+        if not asked:
+            return self.label_values(query, values, looked)
+        expr = filled_in(asked[1], values, looked, looked.scrape)
+        answer = self.get("query", query=expr, time=str(looked.end))["result"]
+        texts = (
+            "{" + ",".join(f'{name}="{value}"' for name, value in series["metric"].items()) + "}"
+            for series in answer
+        )
+        found = (re.search(variable["regex"].strip("/"), text) for text in texts)
+        return sorted({match[1] for match in found if match})
 
     def label_values(self, query: str, values: dict[str, list[str]], looked: Range) -> list[str]:
         match = re.fullmatch(r"label_values\((.+), (\w+)\)", query)

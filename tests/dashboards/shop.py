@@ -1,6 +1,5 @@
-"""The demo's shop in simulated time, scraped as it goes."""
+"""The demo's shop in simulated time, through the real pipeline, scraped as it goes."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from tests.dashboards.tsdb import History
@@ -8,7 +7,7 @@ from tests.dashboards.tsdb import History
 from outcome_exporter import series
 from outcome_exporter.config import Config
 from outcome_exporter.demo import settings
-from outcome_exporter.demo.faults import SLOW_VERSION, VERSIONS, script
+from outcome_exporter.demo.faults import script
 from outcome_exporter.demo.simulate import START_UNIX_NANO, simulate
 from outcome_exporter.model import Encoding, Kind, Record, Sample, Snapshot
 from outcome_exporter.pipeline import Pipeline
@@ -17,19 +16,6 @@ from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import SECOND
 
 CONFIG: Config = settings.load()
-
-_PAYMENT = ("payment", "POST /charge", VERSIONS["payment"], "error")
-_EMAIL = ("email", "orders process", VERSIONS["email"], "missing")
-_RESERVE = ("inventory", "POST /reserve", SLOW_VERSION, "latency")
-_STOCK = ("inventory", "GET /stock", SLOW_VERSION, "latency")
-_UNKNOWN = ("", "", "", "unattributed")
-_CULPRITS = {
-    ("checkout", "error"): _PAYMENT,
-    ("checkout", "recovered"): _PAYMENT,
-    ("checkout", "missed"): _EMAIL,
-    ("checkout", "slow"): _RESERVE,
-    ("search", "slow"): _STOCK,
-}
 
 
 def run(*, seconds: int, every: int, seed: int = 1) -> History:
@@ -45,7 +31,7 @@ def run(*, seconds: int, every: int, seed: int = 1) -> History:
         nonlocal due
         while due <= second:
             pipeline.advance(due * SECOND)
-            history.scrape(due, _scraped(pipeline, counters, due, due - start, seconds))
+            history.scrape(due, _scraped(pipeline, counters, due, due - start))
             due += every
 
     simulation = simulate(seed=seed, seconds=seconds, faults=script(seconds))
@@ -59,62 +45,8 @@ def run(*, seconds: int, every: int, seed: int = 1) -> History:
     return history
 
 
-def _scraped(
-    pipeline: Pipeline, counters: ReceiverCounters, now: int, elapsed: int, seconds: int
-) -> Snapshot:
-    shown = dict(snapshot(pipeline))
-    return {
-        **shown,
-        **counters.snapshot(),
-        **_causes(shown, elapsed, seconds, now),
-        **_process(elapsed, now),
-    }
-
-
-def _causes(
-    shown: Snapshot, elapsed: int, seconds: int, now: int
-) -> dict[series.Family, Sequence[Sample]]:
-    """Blame, worked out from the reasons: what the shop's script knows to be the cause."""
-    counts: dict[tuple[str, ...], float] = defaultdict(float)
-    for sample in shown[series.ATTEMPTS]:
-        journey, outcome, reason = sample.labels[:3]
-        if outcome == "bad":
-            cause = _CULPRITS.get((journey, reason), _UNKNOWN)
-            counts[journey, *cause] += sample.value
-    bad: dict[str, float] = defaultdict(float)
-    for (journey, *_), count in counts.items():
-        bad[journey] += count
-    at_risk = {
-        sample.labels[0]: sample.value
-        for sample in shown[series.VALUE]
-        if sample.labels[2] == "at_risk"
-    }
-    real = {key: count for key, count in counts.items() if count and key[1]}
-    slow_since = now - elapsed + script(seconds)[1].start
-    return {
-        series.BLAME: [Sample(key, count) for key, count in counts.items()],
-        series.BLAME_VALUE: [
-            Sample((key[0], "USD", *key[1:]), at_risk[key[0]] * count / bad[key[0]])
-            for key, count in counts.items()
-            if key[0] in at_risk and bad[key[0]]
-        ],
-        series.CAUSE_SHARE: [
-            Sample((key[0], window, *key[1:]), count / bad[key[0]])
-            for key, count in real.items()
-            for window in ("1h", "1d")
-        ],
-        series.CAUSE_SINCE: [Sample(key, float(elapsed)) for key in real],
-        series.SUSPECT_SCORE: [
-            Sample(("checkout", "service.version", SLOW_VERSION), 0.62),
-            Sample(("checkout", "app.payment.method", "card"), 0.31),
-            Sample(("checkout", "app.user.tier", "gold"), 0.04),
-        ],
-        series.CHANGE_INFO: [
-            Sample(("inventory", "version", SLOW_VERSION, VERSIONS["inventory"]), slow_since)
-        ]
-        if now >= slow_since
-        else [],
-    }
+def _scraped(pipeline: Pipeline, counters: ReceiverCounters, now: int, elapsed: int) -> Snapshot:
+    return {**snapshot(pipeline), **counters.snapshot(), **_process(elapsed, now)}
 
 
 def _process(elapsed: int, now: int) -> dict[series.Family, Sequence[Sample]]:

@@ -7,7 +7,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.dashboards.grafana import Prometheus
@@ -61,23 +61,29 @@ def timed(line: str, at_seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def prometheus(history: History | Iterable[Path], folder: Path) -> Iterator[Prometheus]:
-    """A running Prometheus that holds a history, or files of it."""
-    files = history
-    if isinstance(history, History):
-        file = folder / "history.txt"
-        history.write(file)
-        files = [file]
+def prometheus(history: History, folder: Path, *, every: int) -> Iterator[Prometheus]:
+    """A running Prometheus that holds a history whose scrapes lie so many seconds apart."""
+    file = folder / "history.txt"
+    history.write(file)
     data = folder / "data"
-    data.mkdir(exist_ok=True)
-    for file in files:
-        subprocess.run(
-            [require("promtool"), "tsdb", "create-blocks-from", "openmetrics", "-q", file, data],
-            check=True,
-            capture_output=True,
-        )
-    with running(data, folder) as found:
+    data.mkdir()
+    make_blocks(file, data)
+    # A series that a scrape no longer brings ends there at once. Blocks made from a text cannot
+    # say so; a sample that is looked for no further back than to the last scrape comes to the same.
+    with running(data, folder, f"--query.lookback-delta={1000 * every + 500}ms") as found:
         yield found
+
+
+def make_blocks(file: Path, data: Path, *options: str) -> None:
+    """Adds samples of an OpenMetrics text to a Prometheus' folder."""
+    subprocess.run(
+        [
+            *(require("promtool"), "tsdb", "create-blocks-from", *options),
+            *("openmetrics", "-q", file, data),
+        ],
+        check=True,
+        capture_output=True,
+    )
 
 
 @contextlib.contextmanager

@@ -1,22 +1,25 @@
 """Every query of every dashboard, against a real Prometheus: it answers, with data, without NaN."""
 
+import dataclasses
 import json
 import math
+from typing import Any, NamedTuple
 
 import pytest
 from tests.dashboards import fleet, shop
-from tests.dashboards.grafana import Prometheus, Range, queries
+from tests.dashboards.grafana import Prometheus, Range, filled_in, queries
 from tests.dashboards.tsdb import History, prometheus
 from tests.programs import require
 
 from outcome_exporter import dashboards
+from outcome_exporter.demo.faults import CULPRITS, script
+from outcome_exporter.rules import burning
 
-BOARDS = {
-    name: json.loads(text)
-    for config in (None,)
-    for name, text in dashboards.generate(config).items()
-}
-EVERY = pytest.mark.parametrize("name", BOARDS)
+SECONDS = 540
+"""The demo at half its speed: blame learns for five minutes what is usual."""
+FAULTS = {fault.kind: fault for fault in script(SECONDS)}
+GENERIC = {name: json.loads(text) for name, text in dashboards.generate(None).items()}
+EVERY = pytest.mark.parametrize("name", GENERIC)
 
 NOTHING_WENT_WRONG = {
     "Which events wait in vain? (per minute) [A]": "every event found its attempt",
@@ -28,11 +31,25 @@ EMPTY_IN_THE_DEMO = NOTHING_WENT_WRONG | {
     "Do they run out of CPU? [A]": "the shop runs in no container",
     "Do they run out of memory? [A]": "the shop runs in no container",
     "Who calls me? [A]": "the shop has no Collector with a servicegraph connector",
+    "What differs between bad and good attempts? [A]": "the exporter shows no suspects yet",
 }
 CHOSEN = {
     "outcome-journey.json": {"journey": "checkout", "slo": "checkout-success"},
     "outcome-service.json": {"service": "inventory"},
 }
+
+
+class Seen(NamedTuple):
+    """A Prometheus with what it scraped, the range to look at, and the dashboards."""
+
+    prometheus: Prometheus
+    looked: Range
+    boards: dict[str, Any]
+
+    def at(self, seconds):
+        """So many seconds after the first scrape."""
+        end = self.looked.start + seconds
+        return self._replace(looked=dataclasses.replace(self.looked, end=end))
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +58,16 @@ def programs():
     require("promtool")
 
 
+def boards_of(config):
+    return {name: json.loads(text) for name, text in dashboards.generate(config).items()}
+
+
 @pytest.fixture(scope="module")
 def demo(programs, tmp_path_factory):
-    history = shop.run(seconds=270, every=5)
-    with prometheus(history, tmp_path_factory.mktemp("demo")) as found:
-        yield found, Range(history.start, history.end, scrape=5)
+    history = shop.run(seconds=SECONDS, every=5)
+    with prometheus(history, tmp_path_factory.mktemp("demo"), every=5) as found:
+        looked = Range(history.start, history.end, scrape=5)
+        yield Seen(found, looked, boards_of(shop.CONFIG))
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +76,16 @@ def large(programs, tmp_path_factory):
     for minute in range(1, 9):
         at = fleet.START + 60 * minute
         history.scrape(at, fleet.scraped(at), more="".join(fleet.containers(at)))
-    with prometheus(history, tmp_path_factory.mktemp("large")) as found:
-        yield found, Range(history.start, history.end, scrape=60)
+    with prometheus(history, tmp_path_factory.mktemp("large"), every=60) as found:
+        looked = Range(history.start, history.end, scrape=60)
+        yield Seen(found, looked, boards_of(fleet.CONFIG))
 
 
-def answers(found: Prometheus, looked: Range, name: str, **chosen: str):
-    board = BOARDS[name]
-    values = found.variables(board, looked, **chosen)
+def answers(seen: Seen, name: str, **chosen: str):
+    board = seen.boards[name]
+    values = seen.prometheus.variables(board, seen.looked, **chosen)
     assert all(values.values()), values
-    return {asked.where: found.ask(asked, values, looked) for asked in queries(board)}
+    return {a.where: seen.prometheus.ask(a, values, seen.looked) for a in queries(board)}
 
 
 def assert_numbers(answer, where):
@@ -73,9 +96,14 @@ def assert_numbers(answer, where):
             assert float(value) == 0 or abs(float(value)) > 1e-9, (where, value)
 
 
+def test_a_configuration_changes_words_and_no_query():
+    for board, known in zip(GENERIC.values(), boards_of(shop.CONFIG).values(), strict=True):
+        assert [a.expr for a in queries(board)] == [a.expr for a in queries(known)]
+
+
 @EVERY
 def test_every_query_has_data_from_a_run_of_the_demo(demo, name):
-    found = answers(*demo, name, **CHOSEN.get(name, {}))
+    found = answers(demo, name, **CHOSEN.get(name, {}))
     empty = {where for where, answer in found.items() if not answer}
     assert empty == EMPTY_IN_THE_DEMO.keys() & found.keys()
     for where, answer in found.items():
@@ -86,22 +114,26 @@ def test_every_query_has_data_from_a_run_of_the_demo(demo, name):
 @EVERY
 def test_every_query_has_data_from_two_hundred_journeys(large, name):
     chosen = {"outcome-journey.json": {"journey": "journey-004"}}
-    found = answers(*large, name, **chosen.get(name, {}))
+    found = answers(large, name, **chosen.get(name, {}))
     empty = {where for where, answer in found.items() if not answer}
     assert empty == NOTHING_WENT_WRONG.keys() & found.keys()
     for where, answer in found.items():
         assert_numbers(answer, where)
 
 
-def one(answer):
-    (series,) = answer
+def value(series):
     return float(series["value"][1])
 
 
+def one(answer):
+    (series,) = answer
+    return value(series)
+
+
 def test_what_the_outcomes_say_of_the_demo_is_what_the_shop_knows(demo):
-    found = answers(*demo, "outcome-outcomes.json")
+    found = answers(demo, "outcome-outcomes.json")
     states = {
-        series["metric"]["journey"]: float(series["value"][1])
+        series["metric"]["journey"]: value(series)
         for series in found["Which journey needs somebody? [A]"]
     }
     assert states == {"checkout": 3, "search": 2, "signup": 0}
@@ -115,11 +147,78 @@ def test_what_the_outcomes_say_of_the_demo_is_what_the_shop_knows(demo):
     assert worst["checkout"] == "checkout-success"
 
 
+CULPRIT = pytest.mark.parametrize(
+    ("kind", "culprit"), [(kind, c) for kind, found in CULPRITS.items() for c in found]
+)
+TOLD_AFTER_SECONDS = 25
+"""Verdicts take the time an order may take, then what is born is shown at 0 first."""
+
+
+def when(kind):
+    return FAULTS[kind].end + TOLD_AFTER_SECONDS
+
+
+@CULPRIT
+def test_the_outcomes_name_the_culprit_that_an_alert_names(demo, kind, culprit):
+    found = answers(demo.at(when(kind)), "outcome-outcomes.json")
+    named = {
+        tuple(series["metric"].get(f"cause_{label}", "") for label in CAUSE)
+        for series in found[f"Which journey needs somebody? [{top_cause_ref(demo)}]"]
+        if series["metric"]["journey"] == culprit.journey
+    }
+    assert named == {(culprit.service, culprit.operation, culprit.version, culprit.cause_kind)}
+
+
+CAUSE = ("service", "operation", "version", "kind")
+
+
+def top_cause_ref(seen):
+    board = seen.boards["outcome-outcomes.json"]
+    (ref,) = (a.ref for a in queries(board) if "outcome_cause_share" in a.expr)
+    return ref
+
+
+@CULPRIT
+def test_the_service_of_a_culprit_sees_whom_it_hurts_and_what_it_costs(demo, kind, culprit):
+    found = answers(demo.at(when(kind)), "outcome-service.json", service=culprit.service)
+    journeys = {s["metric"]["journey"]: value(s) for s in found["Which journeys? [A]"]}
+    assert journeys[culprit.journey] > 0
+    debts = {
+        tuple(series["metric"][f"cause_{label}"] for label in CAUSE[1:]): value(series)
+        for series in found["Which of my operations cost customers most? [A]"]
+    }
+    assert debts[culprit.operation, culprit.version, culprit.cause_kind] > 0
+    assert sum(debts.values()) == one(found["How many bad outcomes? [A]"])
+    assert value(found["What were they worth? [A]"][0]) > 0
+
+
+def test_what_alerts_on_the_board_is_what_the_rules_say(demo):
+    start, end = demo.looked.start, demo.looked.end
+    board = demo.boards["outcome-budgets.json"]
+    values = demo.prometheus.variables(board, demo.looked)
+    (asked,) = (a for a in queries(board) if a.where == "What alerts now? [A]")
+
+    def over_time(expr):
+        found: dict[tuple[str, str], dict[float, float]] = {}
+        answer = demo.prometheus.get(
+            "query_range", query=expr, start=str(start), end=str(end), step="5"
+        )
+        for series in answer["result"]:
+            of = found.setdefault((series["metric"]["slo"], series["metric"]["severity"]), {})
+            for at, burn in series["values"]:
+                of[at] = max(of.get(at, 0.0), float(burn))
+        return found
+
+    shown = over_time(filled_in(asked.expr, values, demo.looked, 5))
+    assert shown == over_time(burning.generic())
+    assert {slo for slo, _ in shown} >= {"checkout-success", "checkout-fast", "search-fast"}
+
+
 @pytest.mark.slow
 def test_a_journey_that_nobody_tries_is_not_fine(large):
-    found = answers(*large, "outcome-outcomes.json")
+    found = answers(large, "outcome-outcomes.json")
     states = {
-        series["metric"]["journey"]: float(series["value"][1])
+        series["metric"]["journey"]: value(series)
         for series in found["Which journey needs somebody? [A]"]
     }
     assert len(states) == fleet.JOURNEYS
@@ -131,6 +230,6 @@ def test_a_journey_that_nobody_tries_is_not_fine(large):
 @pytest.mark.slow
 def test_over_time_no_panel_draws_two_hundred_lines(large):
     for name in ("outcome-outcomes.json", "outcome-budgets.json", "outcome-exporter.json"):
-        for where, answer in answers(*large, name).items():
+        for where, answer in answers(large, name).items():
             if answer and "values" in answer[0] and "annotation" not in where:
                 assert len(answer) <= 40, where

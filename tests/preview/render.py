@@ -21,6 +21,7 @@ from outcome_exporter import dashboards
 
 SECONDS = 2_700
 """The demo's script, stretched: five minutes would be too short for a picture."""
+EVERY = 15
 CHOSEN = {
     "outcome-journey.json": {"journey": "checkout", "slo": "checkout-success"},
     "outcome-service.json": {"service": "inventory"},
@@ -58,10 +59,10 @@ def draw(found: Prometheus, looked: Range, folder: Path) -> None:
 
 def main() -> None:
     """Runs the shop and draws."""
-    history = shop.run(seconds=SECONDS, every=15)
+    history = shop.run(seconds=SECONDS, every=EVERY)
     with (
         tempfile.TemporaryDirectory() as work,
-        prometheus(history, Path(work)) as found,
+        prometheus(history, Path(work), every=EVERY) as found,
     ):
         # Without the minute in which the shop opens and the one after it has closed.
         draw(found, Range(history.start + 60, history.start + SECONDS), Path(sys.argv[1]))

@@ -4,6 +4,7 @@ from outcome_exporter import burn, series
 from outcome_exporter.dashboards import judged, style, uids
 from outcome_exporter.dashboards.knowledge import Knowledge
 from outcome_exporter.dashboards.panels import (
+    WORST,
     Column,
     Query,
     Row,
@@ -15,8 +16,9 @@ from outcome_exporter.dashboards.panels import (
     stats,
     url,
     variable,
+    worst_slos,
 )
-from outcome_exporter.dashboards.promql import cut, gauge
+from outcome_exporter.dashboards.promql import cut, gauge, renamed
 from outcome_exporter.dashboards.sdk import dashboard
 from outcome_exporter.units import DAY, SECOND, format_duration
 
@@ -37,10 +39,18 @@ def build(known: Knowledge) -> dashboard.Dashboard:
         "fast it burns, what alerts, and whether to ship.",
         variables=[
             *datasource_variables(),
-            variable("owner", "Owner", series.SLO_INFO, "owner", multi=True),
+            # All of them includes SLOs without an owner, or without a journey.
+            variable("owner", "Owner", series.SLO_INFO, "owner", multi=True, everything=".*"),
             variable(
-                "journey", "Journey", series.SLO_INFO, "journey", multi=True, owner="=~$owner"
+                "journey",
+                "Journey",
+                series.SLO_INFO,
+                "journey",
+                multi=True,
+                everything=".*",
+                owner="=~$owner",
             ),
+            worst_slos("Worst SLOs", _worst()),
         ],
         since="now-7d",
         rows_=[
@@ -189,25 +199,23 @@ def _promises() -> dashboard.Panel:
 
 
 def _alerts() -> dashboard.Panel:
-    tier = "slo, severity, long_window, short_window"
-    rates = {
-        window: f"{judged.burn_of(window)} and on ({tier}) {_firing()}"
-        for window in ("long_window", "short_window")
-    }
+    now = f"{judged.burn_of('short_window')} and on ({judged.TIER}) {_firing()}"
+    threshold = f"{gauge(series.SLO_ALERT_THRESHOLD)} and on ({judged.TIER}) {_firing()}"
     return rows(
         "What alerts now?",
-        "Alert tiers whose two windows both burn faster than the threshold. An alert that fires "
-        "here is silent only where Alertmanager says so, or where too few events were bad.",
+        "Alert tiers whose two windows both burn faster than the threshold, and whose long one "
+        "holds enough bad events. What fires here is silent only where Alertmanager says so, or "
+        "as a ticket beside a page.",
         [
             Column("SLO", label="slo"),
             Column("Severity", label="severity", width=80),
             Column("Long window", label="long_window", width=105),
-            Column("burns", expr=rates["long_window"], unit=style.TIMES, decimals=1, width=75),
+            Column("burns", expr=_firing(), unit=style.TIMES, decimals=1, width=75),
             Column("Short window", label="short_window", width=110),
-            Column("burns now", expr=rates["short_window"], unit=style.TIMES, decimals=1, width=95),
+            Column("burns now", expr=now, unit=style.TIMES, decimals=1, width=95),
             Column(
                 "Threshold",
-                expr=f"max by ({tier}) ({_firing()})",
+                expr=threshold,
                 unit=style.TIMES,
                 decimals=1,
                 width=90,
@@ -223,19 +231,27 @@ def _alerts() -> dashboard.Panel:
 
 def _firing() -> str:
     """Tiers of all severities that fire, of the chosen SLOs."""
-    return _mine(f"{judged.firing('page')} or {judged.firing('ticket')}")
+    return _mine(judged.firing())
 
 
 def _nearness() -> dashboard.Panel:
     threshold = gauge(series.SLO_ALERT_THRESHOLD)
-    long, short = judged.burn_of("long_window"), judged.burn_of("short_window")
-    # Of two windows that must both burn, the slower one decides.
-    slower = f"(({short}) < ({long}) or ({long})) / {threshold}"
-    near = f"max by (slo, long_window) ({_mine(slower)})"
+    bad = renamed(gauge(series.SLO_WINDOW_EVENTS, result="bad"), "window", "long_window")
+    enough = (
+        f"max by ({judged.TIER}) ({threshold} * 0 + on (slo, long_window) group_left () ("
+        f"max by (slo, long_window) ({bad}) / on (slo) group_left () "
+        f"{gauge(series.SLO_ALERT_MIN_BAD)}))"
+    )
+    near = enough
+    for window in ("long_window", "short_window"):
+        burns = f"({judged.burn_of(window)}) / {threshold}"
+        near = f"({burns}) < ({near}) or ({near})"
+    near = f"max by (slo, long_window) ({_mine(near)})"
     return matrix(
         f"How near is each alert? (the {_SHOWN_MAX} nearest)",
-        "Burn rate as a share of the threshold, by the long window of the alert tier: from 100 % "
-        "on it fires. The slower of its two windows counts, since both must burn.",
+        "By the long window of the alert tier: from 100 % on it fires. What is furthest from it "
+        "counts, since all must be there: the burn rates of both windows as a share of the "
+        "threshold, and the bad events as a share of how many an alert needs.",
         Query(f"round({near}, 0.01) and on (slo) topk({_SHOWN_MAX}, max by (slo) ({near}))"),
         row="slo",
         column="long_window",
@@ -249,10 +265,9 @@ def _nearness() -> dashboard.Panel:
 
 
 def _worst() -> str:
-    """The chosen SLOs with the least budget left at the end: worked out once, not at each point."""
-    info = gauge(series.SLO_INFO, at_end=True, owner="=~$owner", journey="=~$journey")
-    left = judged.budget_left(at_end=True)
-    return f"bottomk({_SHOWN_MAX}, {left} and on (slo) {info})"
+    """The chosen SLOs with the least budget left."""
+    info = gauge(series.SLO_INFO, owner="=~$owner", journey="=~$journey")
+    return f"bottomk({_SHOWN_MAX}, {judged.budget_left()} and on (slo) {info})"
 
 
 def _course() -> dashboard.Panel:
@@ -262,10 +277,7 @@ def _course() -> dashboard.Panel:
         "that more failed than was promised. Falling steeply: an incident. Rising: old bad "
         "outcomes leave the window.",
         [
-            Query(
-                f"{judged.budget_left()} and on (slo) {_worst()}",
-                "{{slo}}",
-            )
+            Query(judged.budget_left(slo=WORST), "{{slo}}"),
         ],
         width=12,
         height=9,
@@ -278,17 +290,14 @@ def _course() -> dashboard.Panel:
 
 
 def _burn() -> dashboard.Panel:
-    rate = gauge(series.SLO_BURN_RATE, window="6h")
+    rate = gauge(series.SLO_BURN_RATE, window="6h", slo=WORST)
     return lines(
         f"How fast do they burn? (6 hours, the {_SHOWN_MAX} worst)",
         "Burn rate over the 6 hours before each moment, of the SLOs with the least budget now: "
         "how many times faster than allowed. At 1, the line, a budget lasts just as long as it "
         "must.",
         [
-            Query(
-                f"round({rate}, 0.01) and on (slo) {_worst()}",
-                "{{slo}}",
-            )
+            Query(f"round({rate}, 0.01)", "{{slo}}"),
         ],
         width=12,
         height=9,

@@ -2,6 +2,7 @@
 
 from outcome_exporter import series
 from outcome_exporter.dashboards import foreign, judged, style, uids
+from outcome_exporter.dashboards.health import SERVED, health
 from outcome_exporter.dashboards.knowledge import Knowledge
 from outcome_exporter.dashboards.panels import (
     Column,
@@ -24,8 +25,6 @@ from outcome_exporter.units import DAY, SECOND
 _HERE = "$journey"
 _CAUSE = ", ".join(series.CAUSE)
 _CAUSE_LEGEND = "{{cause_service}} {{cause_operation}} {{cause_version}} {{cause_kind}}"
-_SERVING = "=~SPAN_KIND_SERVER|SPAN_KIND_CONSUMER"
-_BLAMED = "=~$service"
 _SLOS = "=~$slos"
 """All SLOs of the journey: a hidden variable, so that no query reads those of other journeys."""
 
@@ -69,7 +68,7 @@ def build(known: Knowledge) -> dashboard.Dashboard:
             Row("What did customers get?", _outcomes(known)),
             Row("Who is to blame?", _blame(known)),
             Row("What do bad attempts have in common?", [_suspects()]),
-            Row("How are the blamed services?", [*_health(_BLAMED), *_resources()]),
+            Row("How are the blamed services?", [*_health(), *_resources()]),
         ],
     )
 
@@ -195,8 +194,8 @@ def _burn() -> list[dashboard.Panel]:
             "When does it alert?",
             "Burn rate by window: how many times faster than allowed the budget is spent. At 1 "
             "it lasts exactly as long as promised. Dashed: thresholds; an alert fires while its "
-            "long and its short window are above its line. Windows without a bad outcome are "
-            "left out; the scale is logarithmic.",
+            "long and its short window are above its line, once the long one holds enough bad "
+            "outcomes. Windows without a bad one are left out; the scale is logarithmic.",
             [
                 Query(f"{gauge(series.SLO_BURN_RATE, slo='$slo')} > 0", "{{window}}"),
                 Query(
@@ -361,35 +360,18 @@ def _suspects() -> dashboard.Panel:
     )
 
 
-def _health(service: str) -> list[dashboard.Panel]:
-    of = {"service_name": service, "span_kind": _SERVING}
-    calls = rate(series.SPAN_CALLS, "service_name", **of)
-    errors = rate(series.SPAN_CALLS, "service_name", **of, status_code="STATUS_CODE_ERROR")
-    return [
-        lines(
+def _health() -> list[dashboard.Panel]:
+    return health(
+        SERVED,
+        "=~$service",
+        by="service_name",
+        titles=(
             "How many requests do they serve?",
-            "Requests and messages served per second, by service. Services are those that were "
-            "blamed for this journey; choose others above.",
-            [Query(calls, "{{service_name}}")],
-            width=6,
-            unit=style.REQUESTS_PER_SECOND,
-        ),
-        lines(
             "Which share of them fails?",
-            "Share of the requests and messages served that ended with an error, by service.",
-            [Query(ratio(errors, calls), "{{service_name}}")],
-            width=6,
-            unit=style.PERCENT,
-            decimals=1,
-        ),
-        lines(
             "How long do they take?",
-            "Nineteen of twenty requests and messages are served faster than this.",
-            [Query(quantile(0.95, series.SPAN_DURATION, "service_name", **of), "{{service_name}}")],
-            width=12,
-            unit=style.SECONDS,
         ),
-    ]
+        note="Services are those that were blamed for this journey; choose others above.",
+    )
 
 
 def _resources() -> list[dashboard.Panel]:

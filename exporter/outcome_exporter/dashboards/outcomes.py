@@ -4,6 +4,7 @@ from outcome_exporter import series
 from outcome_exporter.dashboards import judged, style, uids
 from outcome_exporter.dashboards.knowledge import Knowledge
 from outcome_exporter.dashboards.panels import (
+    WORST,
     Column,
     Query,
     Row,
@@ -15,10 +16,10 @@ from outcome_exporter.dashboards.panels import (
     stats,
     timeline,
     url,
+    worst_slos,
 )
 from outcome_exporter.dashboards.promql import cut, gauge, grown, rate
 from outcome_exporter.dashboards.sdk import dashboard
-from outcome_exporter.series import CAUSE_SHARE
 from outcome_exporter.units import DAY, SECOND
 
 _SHOWN_MAX = 20
@@ -32,7 +33,10 @@ def build(known: Knowledge) -> dashboard.Dashboard:
         "Outcomes",
         "Do customers get what they came for, what does it cost when they do not, and where does "
         "one look? Every journey, the worst one first.",
-        variables=datasource_variables(),
+        variables=[
+            *datasource_variables(),
+            worst_slos("SLOs of the worst journeys", judged.worst_slos(_SHOWN_MAX)),
+        ],
         annotations=[changes("=~.+")],
         since="now-24h",
         rows_=[
@@ -115,14 +119,13 @@ def _journeys(known: Knowledge) -> dashboard.Panel:
         """A value by SLO, of each journey's worst SLO alone."""
         return f"max by (journey) (({judged.of_journey(expr)}) and on (slo, journey) {worst})"
 
-    cause = ", ".join(("journey", *series.CAUSE))
-    top_cause = f"topk by (journey) (1, sum by ({cause}) ({gauge(CAUSE_SHARE, window='1h')}) > 0)"
     money = style.money_unit(known.currencies)
     return rows(
         "Which journey needs somebody?",
         "Worst first. A row is a journey; SLI, budget and time are those of its SLO with the "
-        "least budget left, over that SLO's own window. A click on the journey leads from there "
-        f"to the cause. {judged.STATES_EXPLAINED}",
+        "least budget left, over that SLO's own window. Blamed is who explains most of the bad "
+        "outcomes of the last 5 minutes, else of the last hour, as in alerts. A click on the "
+        f"journey leads from there to the cause. {judged.STATES_EXPLAINED}",
         [
             Column(
                 "Journey",
@@ -196,7 +199,7 @@ def _journeys(known: Knowledge) -> dashboard.Panel:
                 link_title="What else does it hurt?",
             ),
             Column("Operation", label="cause_operation"),
-            Column("Its share, 1 h", expr=top_cause, unit=style.PERCENT, decimals=0, width=110),
+            Column("Its share", expr=judged.top_cause(), unit=style.PERCENT, decimals=0, width=110),
             Column("Version", label="cause_version", width=80),
             Column("How", label="cause_kind", width=80),
         ],
@@ -209,10 +212,10 @@ def _journeys(known: Knowledge) -> dashboard.Panel:
 def _states() -> dashboard.Panel:
     return timeline(
         f"How has it been? (the {_SHOWN_MAX} worst)",
-        "State of each journey over time, smouldering left out and by the usual paging windows. "
+        "State of each journey over time, of those that have least budget left at its end. "
         "Over long ranges an incident of minutes may fall between two points; zoom in to see it. "
         f"{judged.STATES_EXPLAINED}",
-        Query(judged.states_over_time(_SHOWN_MAX), "{{journey}}"),
+        Query(judged.journey_state(slo=WORST), "{{journey}}"),
         judged.STATES,
         width=12,
         height=9,

@@ -32,6 +32,9 @@ SOURCE = common.DataSourceRef("prometheus", "${datasource}")
 TAG = "outcome-exporter"
 NOTHING = "no data"
 
+WORST = "=~$worst"
+"""Matches the SLOs that `worst_slos` found."""
+
 Override = dashboard.DashboardFieldConfigSourceOverrides
 
 
@@ -584,14 +587,33 @@ def variable(
     *,
     multi: bool,
     hidden: bool = False,
+    everything: str | None = None,
     **matchers: str,
 ) -> dashboard.VariableModel:
-    """A variable of the values of a label; `multi` ones begin with all of them."""
+    """A variable of the values of a label; `multi` ones begin with all of them.
+
+    All of them are listed, unless a pattern says what `everything` is.
+    """
     assert of in family.labels, (family.name, of)
     query = f"label_values({select(family, **matchers)}, {of})"
     found = _query_variable(name, label, query, multi=multi)
+    found.all_value = everything
     if hidden:
         found.hide = dashboard.VariableHide.HIDE_VARIABLE
+    return found
+
+
+def worst_slos(label: str, expr: str) -> dashboard.VariableModel:
+    """The hidden variable that `WORST` matches: SLOs that an expression finds.
+
+    A panel over time that worked out by itself which SLOs are worst would read all of them at
+    each of its points. So they are looked for once, at the end of the time range.
+    """
+    # Grafana takes what is in one line only.
+    assert "\n" not in expr
+    found = _query_variable("worst", label, f"query_result({expr})", multi=True)
+    found.regex = '/slo="([^"]+)"/'
+    found.hide = dashboard.VariableHide.HIDE_VARIABLE
     return found
 
 

@@ -41,14 +41,10 @@ def _matched(value: str) -> str:
     return f'="{value}"'
 
 
-def gauge(family: Family, *, at_end: bool = False, **matchers: str) -> str:
-    """Each series of a gauge with its own labels alone, also while a pod is being replaced.
-
-    With `at_end` what it says at the end of the time range, at every point of it.
-    """
+def gauge(family: Family, **matchers: str) -> str:
+    """Each series of a gauge with its own labels alone, also while a pod is being replaced."""
     assert family.type == "gauge", family.name
-    moment = " @ end()" if at_end else ""
-    return f"max by ({', '.join(family.labels)}) ({select(family, **matchers)}{moment})"
+    return f"max by ({', '.join(family.labels)}) ({select(family, **matchers)})"
 
 
 def rate(family: Family, by: str, *, part: str = "", **matchers: str) -> str:

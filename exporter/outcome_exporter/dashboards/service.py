@@ -2,6 +2,7 @@
 
 from outcome_exporter import series
 from outcome_exporter.dashboards import foreign, style, uids
+from outcome_exporter.dashboards.health import SENT, SERVED, health
 from outcome_exporter.dashboards.knowledge import Knowledge
 from outcome_exporter.dashboards.panels import (
     Column,
@@ -16,12 +17,10 @@ from outcome_exporter.dashboards.panels import (
     url,
     variable,
 )
-from outcome_exporter.dashboards.promql import gauge, grown, quantile, rate, ratio
+from outcome_exporter.dashboards.promql import gauge, grown, rate
 from outcome_exporter.dashboards.sdk import dashboard
 
 _HERE = "$service"
-_SERVING = "=~SPAN_KIND_SERVER|SPAN_KIND_CONSUMER"
-_CALLING = "=~SPAN_KIND_CLIENT|SPAN_KIND_PRODUCER"
 _WHAT = "cause_operation, cause_version, cause_kind"
 
 
@@ -177,39 +176,19 @@ def _blame(known: Knowledge) -> list[dashboard.Panel]:
 
 
 def _health() -> list[dashboard.Panel]:
-    of = {"service_name": _HERE, "span_kind": _SERVING}
-    calls = rate(series.SPAN_CALLS, "span_name", **of)
-    errors = rate(series.SPAN_CALLS, "span_name", **of, status_code="STATUS_CODE_ERROR")
-    return [
-        lines(
+    return health(
+        SERVED,
+        _HERE,
+        by="span_name",
+        titles=(
             "How many requests do I serve?",
-            "Requests and messages served per second, by operation.",
-            [Query(calls, "{{span_name}}")],
-            width=6,
-            unit=style.REQUESTS_PER_SECOND,
-        ),
-        lines(
             "Which share of them fails?",
-            "Share of the requests and messages served that ended with an error, by operation.",
-            [Query(ratio(errors, calls), "{{span_name}}")],
-            width=6,
-            unit=style.PERCENT,
-            decimals=1,
-        ),
-        lines(
             "How long do they take?",
-            "Nineteen of twenty requests and messages are served faster than this, by operation.",
-            [Query(quantile(0.95, series.SPAN_DURATION, "span_name", **of), "{{span_name}}")],
-            width=12,
-            unit=style.SECONDS,
         ),
-    ]
+    )
 
 
 def _neighbours() -> list[dashboard.Panel]:
-    of = {"service_name": _HERE, "span_kind": _CALLING}
-    calls = rate(series.SPAN_CALLS, "span_name", **of)
-    errors = rate(series.SPAN_CALLS, "span_name", **of, status_code="STATUS_CODE_ERROR")
     graph = foreign.SERVICE_GRAPH_REQUESTS.name
     return [
         lines(
@@ -226,29 +205,16 @@ def _neighbours() -> list[dashboard.Panel]:
             unit=style.REQUESTS_PER_SECOND,
             nothing="no servicegraph connector",
         ),
-        lines(
-            "Whom do I call?",
-            "Requests and messages that this service sends per second, by their span's name.",
-            [Query(calls, "{{span_name}}")],
-            width=6,
-            unit=style.REQUESTS_PER_SECOND,
-            nothing="calls nobody",
-        ),
-        lines(
-            "Which share of my calls fails?",
-            "Share of the requests and messages sent that ended with an error.",
-            [Query(ratio(errors, calls), "{{span_name}}")],
-            width=6,
-            unit=style.PERCENT,
-            decimals=1,
-            nothing="calls nobody",
-        ),
-        lines(
-            "How long do my calls take?",
-            "Nineteen of twenty requests and messages sent take less than this.",
-            [Query(quantile(0.95, series.SPAN_DURATION, "span_name", **of), "{{span_name}}")],
-            width=6,
-            unit=style.SECONDS,
+        *health(
+            SENT,
+            _HERE,
+            by="span_name",
+            titles=(
+                "Whom do I call?",
+                "Which share of my calls fails?",
+                "How long do my calls take?",
+            ),
+            widths=(6, 6, 6),
             nothing="calls nobody",
         ),
     ]
