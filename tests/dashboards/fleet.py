@@ -54,12 +54,17 @@ _BAD = tuple(reason for reason in REASONS if reason != "ok")
 
 def badness(journey: int, place: int, at: float, window_seconds: float) -> float:
     """Share of bad events in a window that ends at a time, as a share of the budget: burn rate."""
-    if journey % 10 == 3:
+    if journey % 10 == 3 or is_tried_seldom(journey):
         return 20.0 if window_seconds <= 6 * 3600 else 3.0
     if journey % 10 == 7:
         return 1.4
     wave = math.sin(at / 40_000 + journey + place)
     return 0.3 + 0.25 * wave
+
+
+def is_tried_seldom(journey: int) -> bool:
+    """One in ten fails as much as another that alerts, yet too seldom to say so."""
+    return journey % 10 == 6
 
 
 def has_traffic(journey: int) -> bool:
@@ -125,8 +130,11 @@ def _add_slo(
     info = (name, journey.name, journey.owner, journey.title or "", journey.runbook, "28d")
     families[series.SLO_INFO].append(Sample(info, 1.0))
     families[series.SLO_OBJECTIVE].append(Sample((name,), promise.objective_ratio))
-    least = CONFIG.min_bad_events(promise)
-    families[series.SLO_ALERT_MIN_BAD].append(Sample((name,), float(least)))
+    for family, least in (
+        (series.SLO_ALERT_MIN_BAD, CONFIG.min_bad_events(promise)),
+        (series.SLO_ALERT_MIN, CONFIG.min_events(promise)),
+    ):
+        families[family].append(Sample((name,), float(least)))
     rates = {}
     for length in promise.windows:
         window = format_duration(length)
@@ -137,6 +145,8 @@ def _add_slo(
         sli = 1 - rate * promise.budget_ratio
         families[series.SLO_SLI].append(Sample((name, window), sli))
         events = 3.0 * length / SECOND if traffic else 0.0
+        if is_tried_seldom(place[0]):
+            events = 2.0
         families[series.SLO_WINDOW_EVENTS] += [
             Sample((name, window, result), float(round(events * share)))
             for result, share in (("good", sli), ("bad", 1 - sli))

@@ -192,16 +192,22 @@ def test_the_service_of_a_culprit_sees_whom_it_hurts_and_what_it_costs(demo, kin
     assert value(found["What were they worth? [A]"][0]) > 0
 
 
-def test_what_alerts_on_the_board_is_what_the_rules_say(demo):
-    start, end = demo.looked.start, demo.looked.end
-    board = demo.boards["outcome-budgets.json"]
-    values = demo.prometheus.variables(board, demo.looked)
+def alerting_over_time(seen):
+    """Highest burn rate of the tiers that fire by SLO, severity and time: the board's and the
+    rules'."""
+    board = seen.boards["outcome-budgets.json"]
+    values = seen.prometheus.variables(board, seen.looked)
     (asked,) = (a for a in queries(board) if a.where == "What alerts now? [A]")
+    step = seen.looked.scrape
 
     def over_time(expr):
         found: dict[tuple[str, str], dict[float, float]] = {}
-        answer = demo.prometheus.get(
-            "query_range", query=expr, start=str(start), end=str(end), step="5"
+        answer = seen.prometheus.get(
+            "query_range",
+            query=expr,
+            start=str(seen.looked.start),
+            end=str(seen.looked.end),
+            step=str(step),
         )
         for series in answer["result"]:
             of = found.setdefault((series["metric"]["slo"], series["metric"]["severity"]), {})
@@ -209,9 +215,26 @@ def test_what_alerts_on_the_board_is_what_the_rules_say(demo):
                 of[at] = max(of.get(at, 0.0), float(burn))
         return found
 
-    shown = over_time(filled_in(asked.expr, values, demo.looked, 5))
-    assert shown == over_time(burning.generic())
+    shown = over_time(filled_in(asked.expr, values, seen.looked, step))
+    return shown, over_time(burning.generic())
+
+
+def test_what_alerts_on_the_board_is_what_the_rules_say(demo):
+    shown, told = alerting_over_time(demo)
+    assert shown == told
     assert {slo for slo, _ in shown} >= {"checkout-success", "checkout-fast", "search-fast"}
+
+
+@pytest.mark.slow
+def test_too_few_bad_events_alert_neither_on_the_board_nor_by_the_rules(large):
+    shown, told = alerting_over_time(large)
+    assert shown == told
+    alerting = {slo.split("-slo-")[0] for slo, severity in shown if severity == "page"}
+    assert {journey[-1] for journey in alerting} == {"3"}
+    near = answers(large, "outcome-budgets.json", journey="journey-006")
+    shares = near["How near is each alert? (the 20 nearest) [A]"]
+    # It burns as fast as needed, with two of three bad events.
+    assert max(map(value, shares)) == 0.67
 
 
 @pytest.mark.slow
@@ -225,6 +248,7 @@ def test_a_journey_that_nobody_tries_is_not_fine(large):
     assert {state for journey, state in states.items() if journey.endswith("9")} == {-1}
     assert {state for journey, state in states.items() if journey.endswith("3")} == {3}
     assert {state for journey, state in states.items() if journey.endswith("0")} == {0}
+    assert {state for journey, state in states.items() if journey.endswith("6")} == {2}
 
 
 @pytest.mark.slow

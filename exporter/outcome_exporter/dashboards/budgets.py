@@ -18,7 +18,7 @@ from outcome_exporter.dashboards.panels import (
     variable,
     worst_slos,
 )
-from outcome_exporter.dashboards.promql import cut, gauge, renamed
+from outcome_exporter.dashboards.promql import cut, gauge
 from outcome_exporter.dashboards.sdk import dashboard
 from outcome_exporter.units import DAY, SECOND, format_duration
 
@@ -199,7 +199,7 @@ def _promises() -> dashboard.Panel:
 
 
 def _alerts() -> dashboard.Panel:
-    now = f"{judged.burn_of('short_window')} and on ({judged.TIER}) {_firing()}"
+    now = f"{judged.burn_now()} and on ({judged.TIER}) {_firing()}"
     threshold = f"{gauge(series.SLO_ALERT_THRESHOLD)} and on ({judged.TIER}) {_firing()}"
     return rows(
         "What alerts now?",
@@ -235,23 +235,12 @@ def _firing() -> str:
 
 
 def _nearness() -> dashboard.Panel:
-    threshold = gauge(series.SLO_ALERT_THRESHOLD)
-    bad = renamed(gauge(series.SLO_WINDOW_EVENTS, result="bad"), "window", "long_window")
-    enough = (
-        f"max by ({judged.TIER}) ({threshold} * 0 + on (slo, long_window) group_left () ("
-        f"max by (slo, long_window) ({bad}) / on (slo) group_left () "
-        f"{gauge(series.SLO_ALERT_MIN_BAD)}))"
-    )
-    near = enough
-    for window in ("long_window", "short_window"):
-        burns = f"({judged.burn_of(window)}) / {threshold}"
-        near = f"({burns}) < ({near}) or ({near})"
-    near = f"max by (slo, long_window) ({_mine(near)})"
+    near = f"max by (slo, long_window) ({_mine(judged.nearness())})"
     return matrix(
         f"How near is each alert? (the {_SHOWN_MAX} nearest)",
         "By the long window of the alert tier: from 100 % on it fires. What is furthest from it "
         "counts, since all must be there: the burn rates of both windows as a share of the "
-        "threshold, and the bad events as a share of how many an alert needs.",
+        "threshold, and events, bad and in all, as a share of how many an alert needs.",
         Query(f"round({near}, 0.01) and on (slo) topk({_SHOWN_MAX}, max by (slo) ({near}))"),
         row="slo",
         column="long_window",

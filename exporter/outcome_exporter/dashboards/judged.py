@@ -64,13 +64,36 @@ def firing(severity: str = "", **which: str) -> str:
     return f"max by ({TIER}) (\n{alerting.firing(read, 'slo')})"
 
 
-def burn_of(window: str) -> str:
-    """Burn rates of one window of each alert tier, the long or the short one."""
-    threshold = renamed(gauge(series.SLO_ALERT_THRESHOLD), window, "window")
-    return (
-        f"sum by ({TIER}) ({threshold} * 0 + on (slo, window) group_left () "
-        f"{gauge(series.SLO_BURN_RATE)})"
+def nearness() -> str:
+    """How near each alert tier is to firing, 1 where it fires: what is furthest from it counts."""
+    bad = gauge(series.SLO_WINDOW_EVENTS, result="bad")
+    events = f"sum by (slo, window) ({gauge(series.SLO_WINDOW_EVENTS)})"
+    burns = gauge(series.SLO_BURN_RATE)
+    threshold = gauge(series.SLO_ALERT_THRESHOLD)
+    enough_bad = f"{bad} / on (slo) group_left () ({gauge(series.SLO_ALERT_MIN_BAD)} > 0)"
+    # Most SLOs ask for no least number of events: then there is nothing to be far from.
+    enough = f"{events} / on (slo) group_left () ({gauge(series.SLO_ALERT_MIN)} > 0)"
+    shares = (
+        _of_tiers("long_window", enough_bad),
+        _of_tiers("long_window", enough),
+        f"{_of_tiers('long_window', burns)} / {threshold}",
+        f"{_of_tiers('short_window', burns)} / {threshold}",
     )
+    every = " or ".join(
+        f'label_replace({share}, "part", "{part}", "", "")' for part, share in enumerate(shares)
+    )
+    return f"min by ({TIER}) ({every})"
+
+
+def burn_now() -> str:
+    """Burn rates of the short window of each alert tier."""
+    return _of_tiers("short_window", gauge(series.SLO_BURN_RATE))
+
+
+def _of_tiers(which: str, expr: str) -> str:
+    """What an expression says of one window of each alert tier, the long or the short one."""
+    threshold = renamed(gauge(series.SLO_ALERT_THRESHOLD), which, "window")
+    return f"sum by ({TIER}) ({threshold} * 0 + on (slo, window) group_left () ({expr}))"
 
 
 def slo_state(**which: str) -> str:
