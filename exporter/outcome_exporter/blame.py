@@ -71,18 +71,22 @@ a fault is not diluted by what was before it."""
 CHANGES_SECONDS = 86_400
 """How long a new version is told."""
 _STEPS_MAX = (k.SLOTS + 1) * k.SLOT_SECONDS // EVERY_SECONDS
-_TOP = 5
-"""Causes that a verdict names at most."""
-_FLOOR = 0.05
-"""Share that a cause must explain to be named beside one that explains `SHARE_MIN`."""
 _PATH_SPANS = 32
 """Spans that there is room for, for each attempt that is remembered."""
-LIMITS = k.Limits(t=3.0, z=2.5, stop_z=8.0, drift=0.25, visits=3.0)
-"""What the test statistics must be. Chosen on the recorded streams that tests/bench/bench_rca.py
-measures, from the middle of what does equally well there; its `--robust` says how far from there
-they may be, and what they do on a day that had no say."""
-_HURT_MIN = 1.0
-"""Attempts' worth of pain below which nothing is named."""
+LIMITS = k.Limits(
+    t=3.0,
+    z=2.5,
+    stop_z=8.0,
+    drift=0.25,
+    visits=3.0,
+    support=SUPPORT_MIN,
+    share=SHARE_MIN,
+    floor=0.05,
+    harm=1.0,
+)
+"""What is enough. Chosen on the recorded streams that tests/bench/bench_rca.py measures, from the
+middle of what does equally well there; its `--robust` says how far from there they may be, and
+what they do on a day that had no say."""
 _KEEP = 0.5 ** (k.SLOT_SECONDS / 86_400)
 
 Floats = npt.NDArray[np.float64]
@@ -109,30 +113,6 @@ class Change(NamedTuple):
     previous: int
     second: int
     """When its first span was settled."""
-
-
-class _Total(NamedTuple):
-    """What one version of a service is held responsible for."""
-
-    hurt: float
-    support: float
-    worst: tuple[float, int, int]
-    """(hurt, operation, kind) of its worst step."""
-
-
-_NOTHING = _Total(0.0, 0.0, (0.0, 0, 0))
-
-
-class _Evidence(NamedTuple):
-    """What speaks against a step."""
-
-    service: int
-    operation: int
-    version: int
-    kind: int
-    hurt: float
-    support: float
-    strength: float
 
 
 class Blame:
@@ -183,17 +163,27 @@ class Blame:
             journeys_past=np.empty((lengths, count, k.JOURNEY_COLUMNS)),
             burns=np.zeros(count, np.bool_),
         )
-        self._evidence = k.Evidence(*np.empty((3, rows), np.int64), *np.empty((3, rows)))
-        self._verdicts = self._no_verdicts()
+        self._evidence = k.Evidence(
+            np.zeros(lengths, np.int64), *np.empty((2, rows), np.int64), *np.empty((3, rows))
+        )
+        windows = len(JUDGED)
+        self._verdicts = k.Verdicts(
+            named=np.zeros((count, windows, k.TOP), k.NAMED),
+            counts=np.zeros((count, windows), np.int64),
+            of_window=np.array([[i in of for i in range(lengths)] for of in _OF_WINDOW], np.bool_),
+            strongest=np.empty(windows),
+            opinions=np.zeros((lengths, k.TOP), k.NAMED),
+            whos=np.empty(steps, np.int64),
+            marked=np.zeros(steps, np.bool_),
+            hurt=np.empty(steps),
+            support=np.empty(steps),
+            worst=np.empty(steps, np.int64),
+        )
         self._step = 0
         self._fresh = False
         self.minute = 0
         self.slot = 0
         self._plant()
-
-    def _no_verdicts(self) -> list[list[list[Finding]]]:
-        """By judged window and journey."""
-        return [[[] for _ in self._plan.journeys] for _ in JUDGED]
 
     def _plant(self) -> None:
         """Every journey shows what is unattributed from the start."""
@@ -258,126 +248,27 @@ class Blame:
 
     def _open_slot(self, slot: int) -> None:
         """A new slot begins; the one that it displaces becomes history."""
-        place = slot % k.SLOTS
-        tries, bad = (self.state.journeys[:, place, c] for c in (k.TRIES, k.BAD))
-        self._hurt[:, place] |= (bad >= SUPPORT_MIN) & (bad > self._budget * tries)
-        self._remember(place, ~self._hurt[:, place])
-        self.state.journeys[:, place] = 0
-        self.state.recent[: self._used, place] = 0
-        self._hurt[:, place] = False
+        k.open_slot(
+            self.state, slot % k.SLOTS, self._hurt, self._budget, self.limits.support, _KEEP
+        )
         # Without attempts a verdict fades once its slots have passed.
-        self._fresh |= any(any(journeys) for journeys in self._verdicts)
-
-    def _remember(self, slot: int, which: npt.NDArray[np.bool_]) -> None:
-        """Adds a slot of some journeys to their history."""
-        which = which & (self.state.journeys[:, slot, k.TRIES] > 0)
-        if which.any():
-            k.remember(self.state, slot, which, _KEEP)
+        self._fresh |= bool(self._verdicts.counts.any())
 
     # Verdicts
 
     def _judge(self) -> None:
         self._fresh = False
-        count = k.weigh(
+        k.judge(
             self.state,
             self.slot,
+            self.minute,
             self._lengths,
             self._hurt,
-            SUPPORT_MIN,
             self.limits,
             self._sums,
             self._evidence,
+            self._verdicts,
         )
-        self._verdicts = self._no_verdicts()
-        burning = np.flatnonzero(self._sums.burns).tolist()
-        if not burning:
-            return
-        found = self._by_journey(count)
-        hurt = self._hurt.copy()
-        for j in burning:
-            opinions = {}
-            for length in range(len(_LENGTHS)):
-                mine = found.get((j, length), [])
-                named = self._verdict(j, mine, length)
-                if named:
-                    opinions[length] = max((e.strength for e in mine), default=0.0), named
-            for window, lengths in enumerate(_OF_WINDOW):
-                those = [opinions[length] for length in lengths if length in opinions]
-                best = max(those, key=lambda opinion: opinion[0], default=(0.0, []))
-                self._verdicts[window][j] = best[1]
-            if opinions:
-                # What is shortest began last: more would take good minutes out of history.
-                hurt[j, (self.slot - np.arange(_LENGTHS[min(opinions)])) % k.SLOTS] = True
-        self._hurt = hurt
-
-    def _by_journey(self, count: int) -> dict[tuple[int, int], list[_Evidence]]:
-        """What was found, by journey and length."""
-        out = self._evidence
-        steps = self.state.steps[out.rows[:count]]
-        columns = (
-            steps["journey"],
-            out.length[:count],
-            *(steps[name] for name in ("first", "second", "version")),
-            *(column[:count] for column in (out.kind, out.hurt, out.support, out.strength)),
-        )
-        found: dict[tuple[int, int], list[_Evidence]] = {}
-        for journey, length, *evidence in zip(*(c.tolist() for c in columns), strict=True):
-            found.setdefault((journey, length), []).append(_Evidence(*evidence))
-        return found
-
-    def _verdict(self, journey: int, found: list[_Evidence], length: int) -> list[Finding]:
-        """The causes that explain enough of the bad outcomes beyond the usual, top first."""
-        now = self._sums.journeys_now[length, journey]
-        past = self._sums.journeys_past[length, journey]
-        tries, bad = float(now[k.TRIES]), float(now[k.BAD])
-        # What one attempt stands for on average.
-        each = max(float(now[k.WEIGHTS]) / tries, 1.0) if tries else 1.0
-        if bad < SUPPORT_MIN * each:
-            return []
-        unusual = bad - tries * float(past[k.BAD]) / max(float(past[k.TRIES]), 1.0)
-        # All slowness together weighs no more than as many failures as attempts show it.
-        slow = [e for e in found if e.kind == k.LATENCY]
-        shown = max((e.support for e in slow), default=0.0) * each
-        share = min(1.0, shown / sum(e.hurt for e in slow)) if slow else 1.0
-        totals: dict[tuple[int, int], _Total] = {}
-        for e in found:
-            weight = e.hurt * share if e.kind == k.LATENCY else e.hurt
-            before = totals.get((e.service, e.version), _NOTHING)
-            totals[e.service, e.version] = _Total(
-                before.hurt + weight,
-                max(before.support, e.support),
-                max(before.worst, (weight, e.operation, e.kind)),
-            )
-        causes = [
-            ((service, total.worst[1], version, total.worst[2]), total.hurt)
-            for (service, version), total in totals.items()
-            if total.support >= SUPPORT_MIN
-        ]
-        causes += [
-            pair
-            for pair in self._missing(journey, -(-_LENGTHS[length] * k.SLOT_SECONDS // 60) + 1)
-            if pair[1] >= SUPPORT_MIN * each
-        ]
-        causes.sort(key=lambda pair: (-pair[1], pair[0]))
-        explained = max(sum(hurt for _, hurt in causes), unusual)
-        if not causes or causes[0][1] < max(SHARE_MIN * explained, _HURT_MIN * each):
-            return []
-        return [
-            Finding(*who, share=hurt / explained)
-            for who, hurt in causes[:_TOP]
-            if hurt >= max(_FLOOR * explained, _HURT_MIN * each)
-        ]
-
-    def _missing(self, journey: int, minutes: int) -> list[tuple[tuple[int, int, int, int], float]]:
-        """Attempts of the last minutes whose event never came, by the step that is absent."""
-        rows = self.causes
-        which = np.flatnonzero((rows["journey"] == journey) & (rows["kind"] == k.MISSING))
-        counts = self._window(which, minutes)
-        return [
-            (_who(rows[row]), count / MILLIONTHS)
-            for row, count in zip(which.tolist(), counts.tolist(), strict=True)
-            if count
-        ]
 
     def _window(self, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
         """Millionths of bad outcomes that some causes had in so many minutes until now."""
@@ -407,7 +298,9 @@ class Blame:
         attempts in them were laid to.
         """
         if window in JUDGED:
-            return self._verdicts[JUDGED.index(window)][journey]
+            place = journey, JUDGED.index(window)
+            named = self._verdicts.named[place][: self._verdicts.counts[place]]
+            return [Finding(*cause) for cause in named.tolist()]
         rows = self.causes
         which = np.flatnonzero(rows["journey"] == journey)
         counts = self._window(which, window // MINUTE) / MILLIONTHS
@@ -464,15 +357,10 @@ class Blame:
             "ring": state.ring[: self.causes.size],
             "counts": state.counts,
             "hurt": self._hurt,
+            "named": self._verdicts.named,
+            "named_counts": self._verdicts.counts,
             "clock": np.array([self.minute, self.slot, self._step, self._fresh], np.int64),
         }
-        verdicts = [
-            (window, j, *finding)
-            for window, journeys in enumerate(self._verdicts)
-            for j, findings in enumerate(journeys)
-            for finding in findings
-        ]
-        arrays["verdicts"] = np.array(verdicts, np.float64).reshape(-1, 7)
         return arrays
 
     def restore(self, arrays: Arrays, moved: Moved) -> None:
@@ -497,13 +385,8 @@ class Blame:
         state.causes[: causes.size] = causes
         state.ring[: causes.size] = arrays["ring"][keep]
         k.reindex_causes(state)
-        self._verdicts = self._no_verdicts()
-        for *numbers, share in arrays["verdicts"].tolist():
-            window, old, *who = (int(number) for number in numbers)
-            if stays[old]:
-                service, operation, version, kind = who
-                finding = Finding(service, operation, version, kind, share)
-                self._verdicts[window][int(journeys[old])].append(finding)
+        self._verdicts.named[journeys[stays]] = arrays["named"][stays]
+        self._verdicts.counts[journeys[stays]] = arrays["named_counts"][stays]
         self._plant()
 
     def _restore_steps(
@@ -521,7 +404,7 @@ class Blame:
         places = np.full(old.size, NIL, np.int64)
         places[keep] = np.arange(keep.size)
         rows["journey"] = journeys[rows["journey"]]
-        for name in ("base", "latest"):
+        for name in ("base", "latest", "who"):
             rows[name] = places[rows[name]]
         if not same:
             rows["after"] = NIL

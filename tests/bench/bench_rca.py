@@ -32,7 +32,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
 import zstandard
@@ -101,7 +100,6 @@ class Change(NamedTuple):
     """What is other than in the product, or than was recorded."""
 
     limits: k.Limits = blame.LIMITS
-    share_min: float = blame.SHARE_MIN
     seed: int = 0
     """By which traces are left out; 0: none is."""
     seconds: int = 0
@@ -195,8 +193,7 @@ def measure(folder: Path, change: Change = Change(), console: Console | None = N
         system = system_of(day)
         injected = json.loads((day / "faults.json").read_text())
         began = time.process_time()
-        with mock.patch.object(blame, "SHARE_MIN", change.share_min):
-            seen = list(scrapes(configured(system), day / "traces.otlp.zst", change))
+        seen = list(scrapes(configured(system), day / "traces.otlp.zst", change))
         if console is not None:
             console.print(f"{day.name}: {time.process_time() - began:.1f} CPU s")
         windows = []
@@ -291,8 +288,6 @@ def moved(limits: k.Limits) -> Iterator[tuple[str, Change]]:
         for factor in (0.75, 1.25):
             value = getattr(limits, name) * factor
             yield f"{name} x {factor}", Change(limits._replace(**{name: value}))
-    for factor in (0.75, 1.25):
-        yield f"share x {factor}", Change(share_min=blame.SHARE_MIN * factor)
 
 
 def robust(console: Console, folder: Path) -> None:

@@ -29,6 +29,7 @@ STEP = np.dtype(
         ("version", np.int64),  # text code; STOP for a stop
         ("journey", np.int32),
         ("base", np.int32),  # row whose history it is compared with: its first version's
+        ("who", np.int32),  # first row of its service in its version: they are blamed together
         ("latest", np.int32),  # of a base: the version that was seen last
         ("bit", np.int32),  # of a base: place in `present`; NIL: none yet, BITS: beyond the last
         ("after", np.int32),  # of a base: the step that was begun last, when it was seen last,
@@ -239,6 +240,16 @@ def _base_of(state: State, journey: int, first: int, second: int) -> int:
 
 
 @kernel
+def _who_of(state: State, journey: int, first: int, version: int) -> int:
+    """First row of a service's version; NIL where it is new."""
+    for row in range(state.counts[STEPS]):
+        known = state.steps[row]
+        if known.first == first and known.journey == journey and known.version == version:
+            return row
+    return NIL
+
+
+@kernel
 def step(state: State, journey: int, first: int, second: int, version: int) -> int:
     """Row of a step or a stop, a new one if there is room."""
     slot = _step_slot(state.steps, state.slots, journey, first, second, version)
@@ -256,12 +267,14 @@ def step(state: State, journey: int, first: int, second: int, version: int) -> i
             return row
     row = state.counts[STEPS]
     base = row if version == STOP else _base_of(state, journey, first, second)
+    who = row if version == STOP else _who_of(state, journey, first, version)
     state.counts[STEPS] += 1
     state.slots[slot] = row
     known = state.steps[row]
     known.first, known.second, known.version = first, second, version
     known.journey = journey
     known.base = row if base < 0 else base
+    known.who = row if who < 0 else who
     known.latest = row
     known.bit = NIL
     known.after = NIL
@@ -656,36 +669,70 @@ def _learn_times(
 
 
 @kernel
-def remember(state: State, place: int, which: npt.NDArray[np.bool_], keep: float) -> None:
-    """Adds a slot of some journeys to their history, of which a share stays.
+def open_slot(
+    state: State,
+    place: int,
+    hurt: npt.NDArray[np.bool_],
+    budget: npt.NDArray[np.float64],
+    support: float,
+    keep: float,
+) -> None:
+    """A new slot begins; the one that it displaces becomes history, unless the journey was hurt.
 
     Args:
         state: The stage's.
         place: Of the slot.
-        which: Shape (journeys,).
+        hurt: Shape (journeys, SLOTS): which slots are no history.
+        budget: Shape (journeys,): share of attempts that may be bad.
+        support: Bad attempts below which nobody was hurt.
         keep: Share of history that is not forgotten.
     """
-    for j in range(which.size):
-        if which[j]:
-            for c in range(JOURNEY_COLUMNS):
-                state.past[j, c] = state.past[j, c] * keep + state.journeys[j, place, c]
+    for j in range(budget.size):
+        seen = state.journeys[j, place]
+        # Until the end of this, `hurt` says of which journeys the slot does not become history.
+        hurt[j, place] |= seen[TRIES] == 0 or (
+            seen[BAD] >= support * _stands_for(seen) and seen[BAD] > budget[j] * seen[TRIES]
+        )
+        for c in range(JOURNEY_COLUMNS):
+            if not hurt[j, place]:
+                state.past[j, c] = state.past[j, c] * keep + seen[c]
+            seen[c] = 0.0
     for row in range(state.counts[STEPS]):
-        if which[state.steps[row].journey]:
+        if not hurt[state.steps[row].journey, place]:
             for c in range(COLUMNS):
                 state.base[row, c] *= keep
     for row in range(state.counts[STEPS]):
         known = state.steps[row]
         seen = state.recent[row, place]
-        if which[known.journey] and (seen[SPANS] > 0 or seen[ATTEMPTS] > 0):
+        if seen[SPANS] > 0 or seen[ATTEMPTS] > 0:
             for c in range(COLUMNS):
-                state.base[known.base, c] += seen[c]
+                if not hurt[known.journey, place]:
+                    state.base[known.base, c] += seen[c]
+                seen[c] = 0.0
+    for j in range(budget.size):
+        hurt[j, place] = False
 
 
 # Verdicts
 
 
+NAMED = np.dtype(
+    [
+        ("service", np.int64),
+        ("operation", np.int64),
+        ("version", np.int64),
+        ("kind", np.int64),
+        ("share", np.float64),
+    ],
+    align=True,
+)
+"""A cause that a verdict names, and its share of the bad outcomes."""
+TOP = 5
+"""Causes that a verdict names at most."""
+
+
 class Limits(NamedTuple):
-    """What a test statistic must be."""
+    """What evidence must be."""
 
     t: float
     z: float
@@ -694,10 +741,18 @@ class Limits(NamedTuple):
     """Deviation of log(1 + ms) between times without any fault."""
     visits: float
     """Attempts of the last slots that a step must have been in to be called slow."""
+    support: float
+    """Bad attempts that a cause must explain."""
+    share: float
+    """Of the bad attempts, that the first cause must explain."""
+    floor: float
+    """The same for those beside it."""
+    harm: float
+    """Attempts' worth of pain below which nothing is named."""
 
 
 class Sums(NamedTuple):
-    """Room for a verdict: the last slots, and all before them, by length."""
+    """Room for evidence: the last slots, and all before them, by length."""
 
     now: npt.NDArray[np.float64]
     """Shape (lengths, steps, COLUMNS)."""
@@ -714,8 +769,8 @@ class Sums(NamedTuple):
 class Evidence(NamedTuple):
     """Attempts hurt by each step more than history explains, from the front. Shape (rows,)."""
 
-    length: npt.NDArray[np.int64]
-    """Which of the lengths."""
+    ends: npt.NDArray[np.int64]
+    """Shape (lengths,): where that of each length ends; it begins where the one before does."""
     rows: npt.NDArray[np.int64]
     kind: npt.NDArray[np.int64]
     hurt: npt.NDArray[np.float64]
@@ -723,6 +778,29 @@ class Evidence(NamedTuple):
     """Attempts that show it, each counted once whatever it stands for."""
     strength: npt.NDArray[np.float64]
     """Its test statistic, as a multiple of what it must be."""
+
+
+class Verdicts(NamedTuple):
+    """What is named, and room to find out."""
+
+    named: Table
+    """NAMED, shape (journeys, windows, TOP), top first."""
+    counts: npt.NDArray[np.int64]
+    """Shape (journeys, windows): how many are."""
+    of_window: npt.NDArray[np.bool_]
+    """Shape (windows, lengths): which lengths it takes the one from that differs most."""
+    strongest: npt.NDArray[np.float64]
+    """Shape (windows,)."""
+    opinions: Table
+    """NAMED, shape (lengths, TOP)."""
+    whos: npt.NDArray[np.int64]
+    """Shape (steps,): the services in their versions that were found, from the front."""
+    marked: npt.NDArray[np.bool_]
+    """By `who`, as the rest: whether it is among them."""
+    hurt: npt.NDArray[np.float64]
+    support: npt.NDArray[np.float64]
+    worst: npt.NDArray[np.int64]
+    """Place in the evidence of what it is held responsible for most."""
 
 
 @kernel
@@ -815,7 +893,6 @@ def _note(
     state: State,
     out: Evidence,
     count: int,
-    length: int,
     row: int,
     kind: int,
     hurt: float,
@@ -823,7 +900,7 @@ def _note(
     strength: float,
 ) -> int:
     """Writes evidence; returns how much there is then."""
-    out.length[count], out.rows[count], out.kind[count] = length, row, kind
+    out.rows[count], out.kind[count] = row, kind
     out.hurt[count], out.support[count], out.strength[count] = hurt, support, strength
     state.score[row, kind] = max(state.score[row, kind], hurt)
     return count + 1
@@ -835,11 +912,10 @@ def weigh(
     newest: int,
     lengths: npt.NDArray[np.int64],
     hurt: npt.NDArray[np.bool_],
-    support: float,
     limits: Limits,
     sums: Sums,
     out: Evidence,
-) -> int:
+) -> bool:
     """Compares the last slots with all before them, and says who is known to hurt.
 
     Only steps of journeys in which enough went bad are looked at: without them it costs nothing
@@ -850,19 +926,18 @@ def weigh(
         newest: The slot it is.
         lengths: How many of the last slots are compared with all before them, ascending.
         hurt: Shape (journeys, SLOTS): which ones are no history.
-        support: Bad attempts of a journey below which there is no verdict.
         limits: What differs enough.
         sums: Room.
         out: Room for two rows a step and length.
 
     Returns:
-        Rows written to `out`, by length.
+        Whether enough went bad in any journey.
     """
     used = state.counts[STEPS]
     for row in range(used):
         state.score[row, LATENCY] = state.score[row, FAILURE] = 0.0
-    if not _sum_journeys(state, newest, lengths, hurt, support, sums):
-        return 0
+    if not _sum_journeys(state, newest, lengths, hurt, limits.support, sums):
+        return False
     _sum_steps(state, newest, lengths, hurt, sums)
     count = 0
     for i in range(lengths.size):
@@ -892,7 +967,7 @@ def weigh(
                 if z > limits.stop_z and excess > 0:
                     step_, strength = np.int64(known.second), z / limits.stop_z
                     harm = excess * (1 - 1 / z)
-                    count = _note(state, out, count, i, step_, FAILURE, harm, hits / each, strength)
+                    count = _note(state, out, count, step_, FAILURE, harm, hits / each, strength)
                 continue
             n, m = now[row, ATTEMPTS] / each, past[base, ATTEMPTS] / each_past
             if n >= limits.visits and m >= HISTORY_MIN:
@@ -901,7 +976,7 @@ def weigh(
                 if t > limits.t:
                     usual_ms = tries[DURATION] / max(tries[TRIES], 1.0)
                     harm = now[row, ATTEMPTS] * more_ms / max(usual_ms, 1e-6) * (1 - 1 / t)
-                    count = _note(state, out, count, i, row, LATENCY, harm, n, t / limits.t)
+                    count = _note(state, out, count, row, LATENCY, harm, n, t / limits.t)
             hits, of = now[row, ERRORS], past[base, SPANS]
             if hits > 0 and of >= HISTORY_MIN * each_past:
                 begun_here, before = now[row, SPANS], past[base, ERRORS]
@@ -909,10 +984,183 @@ def weigh(
                 excess = hits - begun_here * (before + 0.5 * each_past) / (of + each_past)
                 if z > limits.z and excess > 0:
                     harm = excess * (1 - 1 / z)
-                    count = _note(
-                        state, out, count, i, row, FAILURE, harm, hits / each, z / limits.z
-                    )
-    return count
+                    count = _note(state, out, count, row, FAILURE, harm, hits / each, z / limits.z)
+        out.ends[i] = count
+    return True
+
+
+@kernel
+def _name(
+    named: Table,
+    count: int,
+    service: int,
+    operation: int,
+    version: int,
+    kind: int,
+    hurt: float,
+) -> int:
+    """Puts a cause in its place among the top ones; returns how many there are then."""
+    place = count
+    while place > 0:
+        other = named[place - 1]
+        if other.share > hurt:
+            break
+        if other.share == hurt and (
+            (other.service, other.operation, other.version, other.kind)
+            < (service, operation, version, kind)
+        ):
+            break
+        if place < TOP:
+            named[place] = other
+        place -= 1
+    if place < TOP:
+        mine = named[place]
+        mine.service, mine.operation, mine.version = service, operation, version
+        mine.kind, mine.share = kind, hurt
+    return min(count + 1, TOP)
+
+
+@kernel
+def _opinion(
+    state: State,
+    journey: int,
+    length: int,
+    minutes: int,
+    minute: int,
+    limits: Limits,
+    sums: Sums,
+    found: Evidence,
+    out: Verdicts,
+) -> tuple[int, float]:
+    """The causes that explain enough of what went bad in the last slots, top first.
+
+    Writes them to `out.opinions`; returns how many there are, and how much the clearest differs.
+    """
+    now, past = sums.journeys_now[length, journey], sums.journeys_past[length, journey]
+    each = _stands_for(now)
+    if now[BAD] < limits.support * each:
+        return 0, 0.0
+    begin, end = found.ends[length - 1] if length > 0 else 0, found.ends[length]
+    strength, slow, slow_support = 0.0, 0.0, 0.0
+    for n in range(begin, end):
+        if state.steps[found.rows[n]].journey == journey:
+            strength = max(strength, found.strength[n])
+            if found.kind[n] == LATENCY:
+                slow += found.hurt[n]
+                slow_support = max(slow_support, found.support[n])
+    # All slowness together weighs no more than as many failures as attempts show it.
+    share = min(1.0, slow_support * each / slow) if slow > 0 else 1.0
+    whos = 0
+    for n in range(begin, end):
+        step_ = state.steps[found.rows[n]]
+        if step_.journey != journey:
+            continue
+        who = np.int64(step_.who)
+        hurt = found.hurt[n] * share if found.kind[n] == LATENCY else found.hurt[n]
+        if not out.marked[who]:
+            out.marked[who] = True
+            out.hurt[who] = out.support[who] = 0.0
+            out.worst[who] = n
+            out.whos[whos] = who
+            whos += 1
+        worst = out.worst[who]
+        least = found.hurt[worst] * share if found.kind[worst] == LATENCY else found.hurt[worst]
+        if hurt > least:
+            out.worst[who] = n
+        out.hurt[who] += hurt
+        out.support[who] = max(out.support[who], found.support[n])
+    named, count, total = out.opinions[length], 0, 0.0
+    for n in range(whos):
+        who = out.whos[n]
+        out.marked[who] = False
+        if out.support[who] < limits.support:
+            continue
+        worst = out.worst[who]
+        step_ = state.steps[found.rows[worst]]
+        kind, hurt = found.kind[worst], out.hurt[who]
+        count = _name(named, count, step_.first, step_.second, step_.version, kind, hurt)
+        total += hurt
+    if state.events[journey] != NONE:
+        for row in range(state.counts[CAUSES]):
+            cause_ = state.causes[row]
+            if cause_.journey != journey or cause_.kind != MISSING:
+                continue
+            hurt = 0.0
+            for n in range(minutes):
+                hurt += state.ring[row, (minute - n) % RING] / _MILLIONTHS
+            if hurt >= limits.support * each:
+                service, operation = np.int64(cause_.service), np.int64(cause_.operation)
+                version = np.int64(cause_.version)
+                count = _name(named, count, service, operation, version, MISSING, hurt)
+                total += hurt
+    unusual = now[BAD] - now[TRIES] * past[BAD] / max(past[TRIES], 1.0)
+    explained = max(total, unusual)
+    least = limits.harm * each
+    if count == 0 or named[0].share < max(limits.share * explained, least):
+        return 0, strength
+    while named[count - 1].share < max(limits.floor * explained, least):
+        count -= 1
+    for n in range(count):
+        named[n].share = named[n].share / explained
+    return count, strength
+
+
+@kernel
+def judge(
+    state: State,
+    newest: int,
+    minute: int,
+    lengths: npt.NDArray[np.int64],
+    hurt: npt.NDArray[np.bool_],
+    limits: Limits,
+    sums: Sums,
+    found: Evidence,
+    out: Verdicts,
+) -> None:
+    """Says who is to blame now, journey by journey.
+
+    Args:
+        state: The stage's; `score` is written.
+        newest: The slot it is.
+        minute: The minute it is.
+        lengths: How many of the last slots are compared with all before them, ascending.
+        hurt: Shape (journeys, SLOTS): which ones are no history; those that a cause is named for
+            are none from now on.
+        limits: What is enough.
+        sums: Room.
+        found: Room for two rows a step and length.
+        out: Where the verdicts are written.
+    """
+    journeys, windows = out.counts.shape
+    for j in range(journeys):
+        for w in range(windows):
+            out.counts[j, w] = 0
+    if not weigh(state, newest, lengths, hurt, limits, sums, found):
+        return
+    for j in range(journeys):
+        if not sums.burns[j]:
+            continue
+        shortest = NIL
+        for w in range(windows):
+            out.strongest[w] = -1.0
+        for i in range(lengths.size):
+            # The minutes that the slots may lie in.
+            minutes = (lengths[i] * SLOT_SECONDS + 59) // 60 + 1
+            count, strength = _opinion(state, j, i, minutes, minute, limits, sums, found, out)
+            if count == 0:
+                continue
+            if shortest < 0:
+                shortest = i
+            for w in range(windows):
+                if out.of_window[w, i] and strength > out.strongest[w]:
+                    out.strongest[w] = strength
+                    out.counts[j, w] = count
+                    for n in range(count):
+                        out.named[j, w, n] = out.opinions[i, n]
+        if shortest >= 0:
+            # What is shortest began last: more would take good minutes out of history.
+            for age in range(lengths[shortest]):
+                hurt[j, (newest - age) % SLOTS] = True
 
 
 # Blame
