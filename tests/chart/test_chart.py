@@ -145,6 +145,22 @@ def test_alerts_and_dashboards_are_the_same_files_as_everywhere(helm):
     assert shown == {file.name: file.read_text() for file in (ROOT / "dashboards").glob("*.json")}
 
 
+def test_the_datasource_is_the_one_of_the_examples_under_a_name_of_its_own(helm):
+    switches = "datasource.enabled=true,datasource.url=http://p:1,datasource.tracesUid=jaeger"
+    (found,) = (
+        each
+        for each in of_kind(rendered(helm, "--set", switches), "ConfigMap")
+        if "grafana_datasource" in each["metadata"]["labels"]
+    )
+    shown = yaml.safe_load(found["data"]["outcome-exporter.yaml"])
+    example = yaml.safe_load((ROOT / "examples" / "grafana" / "datasource.yaml").read_text())
+    source = example["datasources"][0]
+    (destination,) = source["jsonData"]["exemplarTraceIdDestinations"]
+    destination["datasourceUid"] = "jaeger"
+    source |= {"name": "Prometheus with outcomes", "uid": "outcome-exporter", "url": "http://p:1"}
+    assert shown == example
+
+
 def test_an_alert_can_be_changed_and_left_out(helm):
     values = CHART / "ci" / "everything-values.yaml"
     (rule,) = of_kind(rendered(helm, "--values", str(values)), "PrometheusRule")

@@ -58,14 +58,14 @@ def test_a_package_holds_the_rules_and_dashboards_themselves(helm, tmp_path):
     done = run(helm, "package", str(CHART), "--destination", str(tmp_path))
     assert done.returncode == 0, done.stderr
     (package,) = tmp_path.glob("*.tgz")
-    everything = "prometheusRule.enabled=true,dashboards.enabled=true"
+    everything = "prometheusRule.enabled=true,dashboards.enabled=true,datasource.enabled=true"
     switches = ["--kube-version", KUBERNETES, "--set", everything]
     told = [run(helm, "template", "x", str(chart), *switches) for chart in (CHART, package)]
     assert [each.returncode for each in told] == [0, 0], told[1].stderr
     assert told[0].stdout == told[1].stdout
 
 
-@pytest.mark.parametrize("switch", ["prometheusRule", "dashboards"])
+@pytest.mark.parametrize("switch", ["prometheusRule", "dashboards", "datasource"])
 def test_a_chart_whose_links_were_lost_is_refused(helm, tmp_path, switch):
     broken = tmp_path / "outcome-exporter"
     for file in CHART.rglob("*"):
