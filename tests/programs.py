@@ -88,6 +88,8 @@ PROGRAMS = {
     "go": Program(("go",), debian="golang-go"),
     "sloth": Program(("sloth",), go="github.com/slok/sloth/cmd/sloth@v0.16.0"),
     "helm": Program(("helm",), go="helm.sh/helm/v3/cmd/helm@v3.21.4"),
+    # What Docker Compose reads its files with; its own module is none that `go install` takes.
+    "compose-go": Program(("cmd",), go="github.com/compose-spec/compose-go/v2/cmd@v2.16.2"),
     "unshare": Program(("unshare",), debian="util-linux"),
     "setpriv": Program(("setpriv",), debian="util-linux"),
     "otelcol": Program(("otelcol",), go=COLLECTOR_BUILDER, collector=COLLECTOR),

