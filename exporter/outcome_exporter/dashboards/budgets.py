@@ -4,7 +4,6 @@ from outcome_exporter import burn, series
 from outcome_exporter.dashboards import judged, style, uids
 from outcome_exporter.dashboards.knowledge import Knowledge
 from outcome_exporter.dashboards.panels import (
-    WORST,
     Column,
     Query,
     Row,
@@ -13,10 +12,10 @@ from outcome_exporter.dashboards.panels import (
     lines,
     matrix,
     rows,
+    slos_found,
     stats,
     url,
     variable,
-    worst_slos,
 )
 from outcome_exporter.dashboards.promql import cut, gauge
 from outcome_exporter.dashboards.sdk import dashboard
@@ -50,7 +49,8 @@ def build(known: Knowledge) -> dashboard.Dashboard:
                 everything=".*",
                 owner="=~$owner",
             ),
-            worst_slos("Worst SLOs", _worst()),
+            slos_found("worst", "SLOs with the least budget", _worst()),
+            slos_found("nearest", "SLOs nearest to an alert", _nearest()),
         ],
         since="now-7d",
         rows_=[
@@ -234,14 +234,19 @@ def _firing() -> str:
     return _mine(judged.firing())
 
 
+def _nearest() -> str:
+    """The chosen SLOs with the alert that is nearest."""
+    return f"topk({_SHOWN_MAX}, max by (slo) ({_mine(judged.nearness())}))"
+
+
 def _nearness() -> dashboard.Panel:
-    near = f"max by (slo, long_window) ({_mine(judged.nearness())})"
+    near = f"max by (slo, long_window) ({judged.nearness(slo='=~$nearest')})"
     return matrix(
         f"How near is each alert? (the {_SHOWN_MAX} nearest)",
         "By the long window of the alert tier: from 100 % on it fires. What is furthest from it "
         "counts, since all must be there: the burn rates of both windows as a share of the "
         "threshold, and events, bad and in all, as a share of how many an alert needs.",
-        Query(f"round({near}, 0.01) and on (slo) topk({_SHOWN_MAX}, max by (slo) ({near}))"),
+        Query(f"round({near}, 0.01)"),
         row="slo",
         column="long_window",
         columns=[format_duration(tier.long_window) for tier in burn.TIERS],
@@ -266,7 +271,7 @@ def _course() -> dashboard.Panel:
         "that more failed than was promised. Falling steeply: an incident. Rising: old bad "
         "outcomes leave the window.",
         [
-            Query(judged.budget_left(slo=WORST), "{{slo}}"),
+            Query(judged.budget_left(slo="=~$worst"), "{{slo}}"),
         ],
         width=12,
         height=9,
@@ -279,7 +284,7 @@ def _course() -> dashboard.Panel:
 
 
 def _burn() -> dashboard.Panel:
-    rate = gauge(series.SLO_BURN_RATE, window="6h", slo=WORST)
+    rate = gauge(series.SLO_BURN_RATE, window="6h", slo="=~$worst")
     return lines(
         f"How fast do they burn? (6 hours, the {_SHOWN_MAX} worst)",
         "Burn rate over the 6 hours before each moment, of the SLOs with the least budget now: "

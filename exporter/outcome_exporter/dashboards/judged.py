@@ -64,12 +64,12 @@ def firing(severity: str = "", **which: str) -> str:
     return f"max by ({TIER}) (\n{alerting.firing(read, 'slo')})"
 
 
-def nearness() -> str:
+def nearness(**which: str) -> str:
     """How near each alert tier is to firing, 1 where it fires: what is furthest from it counts."""
-    bad = gauge(series.SLO_WINDOW_EVENTS, result="bad")
-    events = f"sum by (slo, window) ({gauge(series.SLO_WINDOW_EVENTS)})"
-    burns = gauge(series.SLO_BURN_RATE)
-    threshold = gauge(series.SLO_ALERT_THRESHOLD)
+    bad = gauge(series.SLO_WINDOW_EVENTS, result="bad", **which)
+    events = f"sum by (slo, window) ({gauge(series.SLO_WINDOW_EVENTS, **which)})"
+    burns = gauge(series.SLO_BURN_RATE, **which)
+    threshold = gauge(series.SLO_ALERT_THRESHOLD, **which)
     enough_bad = f"{bad} / on (slo) group_left () ({gauge(series.SLO_ALERT_MIN_BAD)} > 0)"
     # Most SLOs ask for no least number of events: then there is nothing to be far from.
     enough = f"{events} / on (slo) group_left () ({gauge(series.SLO_ALERT_MIN)} > 0)"
@@ -100,11 +100,14 @@ def slo_state(**which: str) -> str:
     """The state of each SLO as a number."""
     remaining = gauge(series.SLO_BUDGET_REMAINING, **which)
     nobody = f"{gauge(series.SLO_TRAFFIC_STATE, state='none', **which)} == 1"
+    severities = " or ".join(
+        f'label_replace(vector({state}), "severity", "{severity}", "", "")'
+        for severity, state in (("page", _BURNING), ("ticket", _SMOULDERING))
+    )
+    alerts = f"{firing(**which)} * 0 + on (severity) group_left () ({severities})"
     return " or ".join(
         (
-            f"max by (slo) ({firing('page', **which)}) * 0 + {_BURNING}",
-            f"max by (slo) ({remaining} <= 0) * 0 + {_BUDGET_SPENT}",
-            f"max by (slo) ({firing('ticket', **which)}) * 0 + {_SMOULDERING}",
+            f"max by (slo) (({alerts}) or ({remaining} <= 0) * 0 + {_BUDGET_SPENT})",
             f"max by (slo) ({nobody}) * 0 - {-_NO_TRAFFIC}",
             f"{remaining} * 0 + {_KEPT}",
         )
@@ -114,6 +117,18 @@ def slo_state(**which: str) -> str:
 def journey_state(**which: str) -> str:
     """The state of each journey: that of its worst SLO."""
     return f"max by (journey) ({of_journey(slo_state(**which), **which)})"
+
+
+def journeys_counted() -> str:
+    """How many journeys are in each state, worst first, also where none is."""
+    counted = f'count_values("state", {journey_state()})'
+    zeros = []
+    for number, meaning in sorted(STATES.items(), reverse=True):
+        counted = f'label_replace({counted}, "state", "{meaning.text}", "state", "{number}")'
+        zeros.append(f'label_replace(vector(0), "state", "{meaning.text}", "", "")')
+    every = " or ".join(zeros)
+    # What stands on the left gives the order.
+    return f"({every}) + on (state) ({counted} or {every})"
 
 
 def worst_slos(journeys_max: int) -> str:

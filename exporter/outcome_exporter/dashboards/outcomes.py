@@ -4,7 +4,6 @@ from outcome_exporter import series
 from outcome_exporter.dashboards import judged, style, uids
 from outcome_exporter.dashboards.knowledge import Knowledge
 from outcome_exporter.dashboards.panels import (
-    WORST,
     Column,
     Query,
     Row,
@@ -13,10 +12,10 @@ from outcome_exporter.dashboards.panels import (
     datasource_variables,
     lines,
     rows,
+    slos_found,
     stats,
     timeline,
     url,
-    worst_slos,
 )
 from outcome_exporter.dashboards.promql import cut, gauge, grown, rate
 from outcome_exporter.dashboards.sdk import dashboard
@@ -35,7 +34,7 @@ def build(known: Knowledge) -> dashboard.Dashboard:
         "one look? Every journey, the worst one first.",
         variables=[
             *datasource_variables(),
-            worst_slos("SLOs of the worst journeys", judged.worst_slos(_SHOWN_MAX)),
+            slos_found("worst", "SLOs of the worst journeys", judged.worst_slos(_SHOWN_MAX)),
         ],
         annotations=[changes("=~.+")],
         since="now-24h",
@@ -48,16 +47,12 @@ def build(known: Knowledge) -> dashboard.Dashboard:
 
 
 def _numbers(known: Knowledge) -> list[dashboard.Panel]:
-    states = judged.journey_state()
     return [
         stats(
             "How many journeys are fine?",
             "A journey is something that users try to get done. It is as well as the worst of its "
             f"promises (SLOs). {judged.STATES_EXPLAINED}",
-            [
-                Query(f"count({states} == {number}) or vector(0)", meaning.text)
-                for number, meaning in sorted(judged.STATES.items(), reverse=True)
-            ],
+            [Query(judged.journeys_counted(), "{{state}}")],
             width=10,
             decimals=0,
             colours={
@@ -215,7 +210,7 @@ def _states() -> dashboard.Panel:
         "State of each journey over time, of those that have least budget left at its end. "
         "Over long ranges an incident of minutes may fall between two points; zoom in to see it. "
         f"{judged.STATES_EXPLAINED}",
-        Query(judged.journey_state(slo=WORST), "{{journey}}"),
+        Query(judged.journey_state(slo="=~$worst"), "{{journey}}"),
         judged.STATES,
         width=12,
         height=9,

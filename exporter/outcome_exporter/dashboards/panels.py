@@ -32,9 +32,6 @@ SOURCE = common.DataSourceRef("prometheus", "${datasource}")
 TAG = "outcome-exporter"
 NOTHING = "no data"
 
-WORST = "=~$worst"
-"""Matches the SLOs that `worst_slos` found."""
-
 Override = dashboard.DashboardFieldConfigSourceOverrides
 
 
@@ -603,15 +600,15 @@ def variable(
     return found
 
 
-def worst_slos(label: str, expr: str) -> dashboard.VariableModel:
-    """The hidden variable that `WORST` matches: SLOs that an expression finds.
+def slos_found(name: str, label: str, expr: str) -> dashboard.VariableModel:
+    """A hidden variable of the SLOs that an expression finds at the end of the time range.
 
-    A panel over time that worked out by itself which SLOs are worst would read all of them at
-    each of its points. So they are looked for once, at the end of the time range.
+    A panel that worked out by itself which SLOs are worst would read all of them, over time at
+    each of its points.
     """
     # Grafana takes what is in one line only.
-    assert "\n" not in expr
-    found = _query_variable("worst", label, f"query_result({expr})", multi=True)
+    query = f"query_result({' '.join(expr.split())})"
+    found = _query_variable(name, label, query, multi=True)
     found.regex = '/slo="([^"]+)"/'
     found.hide = dashboard.VariableHide.HIDE_VARIABLE
     return found
