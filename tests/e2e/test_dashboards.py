@@ -31,7 +31,6 @@ EMPTY_IN_THE_DEMO = NOTHING_WENT_WRONG | {
     "Do they run out of CPU? [A]": "the shop runs in no container",
     "Do they run out of memory? [A]": "the shop runs in no container",
     "Who calls me? [A]": "the shop has no Collector with a servicegraph connector",
-    "What differs between bad and good attempts? [A]": "the exporter shows no suspects yet",
 }
 CHOSEN = {
     "outcome-journey.json": {"journey": "checkout", "slo": "checkout-success"},

@@ -132,7 +132,8 @@ def _header(board: dict[str, Any], values: Mapping[str, list[str]], looked: Rang
         if variable.get("hide"):
             continue
         value = values[variable["name"]]
-        shown = "All" if variable.get("multi") and len(value) > 1 else ", ".join(value)
+        every = len(value) > 1 or value == [variable.get("allValue")]
+        shown = "All" if variable.get("multi") and every else ", ".join(value)
         chips.append(f"<span>{escape(variable['label'])} <i>{escape(shown)}</i></span>")
     start, end = (time.strftime("%H:%M", time.gmtime(at)) for at in (looked.start, looked.end))
     chips.append(f"<span>{start} to {end} UTC</span>")
@@ -395,9 +396,11 @@ def _timeline(
         for at, value in frame.points:
             text, colour = _shown(_field(panel, frame.name), value)
             seen[text] = colour
-            x = names + max(0, at - looked.start) * scale
+            # What began before the range is seen from its start on.
+            since, until = max(at, looked.start), min(at + step, looked.end)
+            x, wide = names + (since - looked.start) * scale, max(until - since, 0) * scale
             parts.append(
-                f'<rect x="{x:.1f}" y="{y + 3:.1f}" width="{step * scale + 0.6:.1f}" '
+                f'<rect x="{x:.1f}" y="{y + 3:.1f}" width="{wide:.1f}" '
                 f'height="{row - 6:.1f}" fill="{colour}" opacity=".8"/>'
             )
     parts += _time_ticks(names, width, height - 16, looked)
@@ -406,9 +409,10 @@ def _timeline(
 
 def _time_ticks(left: float, width: float, y: float, looked: Range) -> list[str]:
     parts = []
-    for number in range(1, 6):
-        at = looked.start + looked.seconds * number / 6
-        x = left + (width - left) * number / 6
+    count = max(2, min(6, int((width - left) / 45)))
+    for number in range(1, count):
+        at = looked.start + looked.seconds * number / count
+        x = left + (width - left) * number / count
         text = time.strftime("%H:%M", time.gmtime(at))
         parts.append(f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle">{text}</text>')
     return parts
@@ -461,7 +465,9 @@ def _lines(
 ) -> str:
     custom = panel["fieldConfig"]["defaults"]["custom"]
     stacked = custom["stacking"]["mode"] == "normal"
-    height -= 22 if len(frames) < 7 else 36
+    # What a legend needs: about six pixels a letter, and the line beside it.
+    needs = sum(6 * len(frame.name) + 30 for frame in frames)
+    height -= 22 if needs < width else 36
     tops = _stacked(frames) if stacked else [frame.points for frame in frames]
     values = [value for points in tops for _, value in points]
     low = min([*values, custom.get("axisSoftMin", math.inf)])

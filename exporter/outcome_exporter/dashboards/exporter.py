@@ -284,9 +284,9 @@ def _running() -> list[dashboard.Panel]:
             unit=style.SECONDS,
         ),
         lines(
-            "Do checkpoints fail? (per minute)",
-            "After one that failed, the log grows until the next succeeds; a full disk is the "
-            "usual cause.",
+            "Do checkpoints fail?",
+            "Failures per minute. After one, the log grows until the next succeeds; a full disk is "
+            "the usual cause.",
             [Query(f"60 * {rate(series.CHECKPOINT_FAILURES, '')}", "failures")],
             width=4,
             decimals=1,
