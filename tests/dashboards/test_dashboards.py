@@ -206,6 +206,20 @@ def test_every_variable_that_is_used_is_there():
         assert used <= known
 
 
+def test_promises_without_an_owner_or_a_journey_are_among_all_error_budgets():
+    variables = {v["name"]: v for v in BOARDS["outcome-budgets.json"]["templating"]["list"]}
+    for name in ("owner", "journey"):
+        assert re.fullmatch(variables[name]["allValue"], "")
+
+
+@EVERY
+def test_what_grafana_takes_of_a_query_for_a_variable_is_one_line(board):
+    for variable in board["templating"]["list"]:
+        if variable["type"] == "query":
+            query = variable["query"]["query"]
+            assert re.fullmatch(r"(?:label_values\(.+, \w+|query_result\(.+)\)", query)
+
+
 def test_points_of_bad_outcomes_and_of_blame_lead_to_traces():
     with_traces = [
         panel["title"]
