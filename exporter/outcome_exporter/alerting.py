@@ -32,33 +32,30 @@ def firing(read: Read, target: str) -> str:
         read: How series are read.
         target: Labels that tell an SLO of one exporter from all others, `slo` included.
     """
+    # Labels are rewritten of the thresholds alone: of them there are fewest.
     threshold = read(series.SLO_ALERT_THRESHOLD)
     burns = read(series.SLO_BURN_RATE)
     return f"""\
     (
-        label_replace({burns}, "long_window", "$1", "window", "(.+)")
-      > on ({target}, long_window) group_right
-        {threshold}
+        {burns}
+      > on ({target}, window) group_right
+        label_replace({threshold}, "window", "$1", "long_window", "(.+)")
     )
-  and
+  and ignoring (window)
     (
-        label_replace({burns}, "short_window", "$1", "window", "(.+)")
-      > on ({target}, short_window) group_right
-        {threshold}
+        {burns}
+      > on ({target}, window) group_right
+        label_replace({threshold}, "window", "$1", "short_window", "(.+)")
     )
-  and on ({target}, long_window)
+  and on ({target}, window)
     (
-        label_replace({read(series.SLO_WINDOW_EVENTS, result="bad")}, \
-"long_window", "$1", "window", "(.+)")
+        {read(series.SLO_WINDOW_EVENTS, result="bad")}
       >= on ({target}) group_left
         {read(series.SLO_ALERT_MIN_BAD)}
     )
-  unless on ({target}, long_window)
+  unless on ({target}, window)
     (
-        label_replace(
-          sum by ({target}, window) ({read(series.SLO_WINDOW_EVENTS)}),
-          "long_window", "$1", "window", "(.+)"
-        )
+        sum by ({target}, window) ({read(series.SLO_WINDOW_EVENTS)})
       < on ({target}) group_left
         {read(series.SLO_ALERT_MIN)}
     )

@@ -15,7 +15,12 @@ from typing import Any
 SCRAPE_SECONDS = 15
 POINTS = 1000
 """Width of a panel in pixels, about, which is how many points Grafana asks for at most."""
-_NICE = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600)
+_STEPS = {
+    10: 12.5, 15: 17.5, 20: 25, 30: 45, 60: 90, 120: 210, 300: 450, 600: 750, 900: 1_050,
+    1_200: 1_500, 1_800: 2_700, 3_600: 5_400, 7_200: 9_000, 10_800: 16_200, 21_600: 32_400,
+    43_200: 86_400, 86_400: 604_800,
+}  # fmt: skip
+"""What Grafana makes of an interval: round numbers of seconds, each for what lies below a limit."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,11 @@ class Range:
         return round(self.end - self.start)
 
     def step(self, panel: dict[str, Any] | None) -> int:
-        """`$__interval`: the range by the points, rounded up to a nice one, not below scrapes."""
+        """`$__interval`: the range by the points, made a round number, not below scrapes."""
         points = (panel or {}).get("maxDataPoints") or POINTS
-        raw = max(self.seconds / points, self.scrape)
-        return next((nice for nice in _NICE if nice >= raw), 86_400)
+        raw = self.seconds / points
+        step = next(step for step, below in _STEPS.items() if raw < below)
+        return max(step, self.scrape)
 
 
 def panels(board: dict[str, Any]) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def _impact(known: Knowledge) -> list[dashboard.Panel]:
         stats(
             "How is it now?",
             f"That of the journey's worst promise (SLO). {judged.STATES_EXPLAINED}",
-            [Query(f"{judged.journey_state()} and on (journey) {_info()}", "state")],
+            [Query(judged.journey_state(slo=_SLOS), "state")],
             width=4,
             meanings=judged.STATES,
         ),
@@ -135,10 +135,6 @@ def _impact(known: Knowledge) -> list[dashboard.Panel]:
             decimals=0,
         ),
     ]
-
-
-def _info() -> str:
-    return gauge(series.SLO_INFO, journey=_HERE)
 
 
 def _money_of(state: str) -> str:

@@ -214,7 +214,8 @@ def _states() -> dashboard.Panel:
         judged.STATES,
         width=12,
         height=9,
-        points_max=80,
+        # In 28 days one each 12 hours, on one day one each 20 minutes.
+        points_max=60,
     )
 
 
