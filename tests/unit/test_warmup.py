@@ -1,0 +1,59 @@
+"""Warming up: afterwards nothing waits for the compiler, however much comes, nor a start anew."""
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numba.core.dispatcher
+from tests.bench import load
+from tests.bench.end_to_end import CONFIG
+
+from outcome_exporter.checkpoint import StateStore
+from outcome_exporter.config import Config
+from outcome_exporter.engine import Engine
+from outcome_exporter.log import DurableLog
+from outcome_exporter.model import Encoding, Kind
+from outcome_exporter.warmup import warm_up
+
+
+def compiled():
+    """Every kernel with the types that it has been made ready for."""
+    return {
+        (kernel.py_func.__module__, kernel.py_func.__name__, str(signature))
+        for name, module in list(sys.modules.items())
+        if name.startswith("outcome_exporter")
+        for kernel in vars(module).values()
+        if isinstance(kernel, numba.core.dispatcher.Dispatcher)
+        for signature in kernel.signatures
+    }
+
+
+def made_ready_too_late(folder: Path):
+    """What two runs need that warming up had not made ready; the second takes a checkpoint over."""
+    config = Config.model_validate(CONFIG)
+    warm_up(config)
+    before = compiled()
+    clock = [load.BEGAN]
+    for first in (0, 2):
+        log = DurableLog(folder, max_bytes=1 << 30, keep_nanoseconds=0, now=lambda: clock[0])
+        store = StateStore(folder)
+        engine = Engine(config, log, store, lambda: clock[0])
+        engine.start()
+        for request in list(load.synthetic(4))[first : first + 2]:
+            clock[0] += 60 * load.SECOND
+            for kind, payload in (
+                (Kind.TRACES, request.payload),
+                (Kind.CLOUDEVENTS, request.events),
+            ):
+                log.append(kind, Encoding.NONE, payload, engine.decode(kind, payload))
+        engine.stop()
+        assert engine.failure is None
+        log.close()
+        store.close()
+    return compiled() - before
+
+
+def test_warming_up_makes_everything_ready_that_a_run_and_a_start_from_its_state_need(tmp_path):
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        assert not fresh.submit(made_ready_too_late, tmp_path).result()
