@@ -34,7 +34,6 @@ import logging
 import sqlite3
 import struct
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -43,6 +42,7 @@ from typing import NamedTuple
 
 import numpy as np
 import zstandard
+from isal.isal_zlib import crc32  # four times as fast as zlib's
 
 from outcome_exporter.database import (
     WAL_BYTES,
@@ -149,7 +149,7 @@ class _Waiting:
         self.payload = payload
         self.decoded = decoded
         self.stored = stored
-        self.payload_crc = zlib.crc32(stored)
+        self.payload_crc = crc32(stored)
         self.cost = len(payload) + _RECORD_OVERHEAD_BYTES
         self.done = threading.Event()
         self.record: Record | None = None
@@ -158,7 +158,7 @@ class _Waiting:
     def row(self, offset: int, position: int, arrival: int) -> _Row:
         packed = int(self.stored is not self.payload)
         head = (offset, position, arrival, self.kind, self.encoding, packed)
-        crc = zlib.crc32(_HEAD.pack(*head), self.payload_crc)
+        crc = crc32(_HEAD.pack(*head), self.payload_crc)
         return _Row(*head, crc, self.stored)
 
 
@@ -303,7 +303,7 @@ class LogReader:
             raise corrupt(f"{self._path}: the record is missing, the next one is {row.offset}")
         try:
             head = _HEAD.pack(*row[:6])
-            good = zlib.crc32(head, zlib.crc32(row.payload)) == row.crc
+            good = crc32(head, crc32(row.payload)) == row.crc
         except (struct.error, TypeError):
             good = False
         if not good or (before and before[-1].arrival_unix_nano >= row.arrival):
