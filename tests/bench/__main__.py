@@ -1,9 +1,10 @@
 """Measures the exporter, and prints one table.
 
-    make bench [ARGS='decode end-to-end --stream FILE --write']
+    make bench [ARGS='decode end-to-end --protocol grpc-gzip --rounds 1 --stream FILE --write']
 
 Chapters by name, all of them by default. FILE is a recorded stream of trace requests, see
-`load.py`; any number of them. `--write` puts the table into README.md, between its two marks.
+`load.py`; any number of them. `--protocol` and `--rounds` make `end-to-end` shorter. `--write`
+puts the table into README.md, between its two marks.
 The Collector is built where a Go compiler is; otherwise its column stays empty.
 """
 
@@ -27,13 +28,13 @@ HEADS = ("measured", "outcome-exporter", "beside it", "times better")
 Chapter = Callable[[argparse.Namespace], Iterator[Figure]]
 
 
-def _end_to_end(_arguments: argparse.Namespace) -> Iterator[Figure]:
+def _end_to_end(arguments: argparse.Namespace) -> Iterator[Figure]:
     try:
         collector = programs.find("otelcol", programs.ThisMachine())
     except programs.Missing as missing:
         CONSOLE.print(missing)
         collector = None
-    return end_to_end.figures(collector)
+    return end_to_end.figures(collector, arguments.protocol, arguments.rounds)
 
 
 CHAPTERS: dict[str, Chapter] = {
@@ -42,7 +43,9 @@ CHAPTERS: dict[str, Chapter] = {
     "memory": lambda _arguments: stages.memory(),
     "scrape": lambda _arguments: stages.scrape(),
     "start": lambda _arguments: end_to_end.start(),
+    "scraping": lambda _arguments: end_to_end.scraping(),
     "end-to-end": _end_to_end,
+    "growth": lambda arguments: end_to_end.growth(arguments.rounds),
 }
 
 
@@ -78,6 +81,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("chapters", nargs="*", metavar="CHAPTER", help=", ".join(CHAPTERS))
     parser.add_argument("--stream", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--protocol", choices=end_to_end.PROTOCOLS, action="append", default=[])
+    parser.add_argument("--rounds", type=int, default=end_to_end.ROUNDS)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     if unknown := set(arguments.chapters) - CHAPTERS.keys():

@@ -3,14 +3,17 @@
 Both get the same bytes from the same client. The exporter gets the business events too, and is
 measured until the last trace is settled and the last outcome known; the Collector until it took
 the last request. What counts is the CPU time of the process: on a machine of few cores the client
-takes its share of the wall time, all the more where it compresses.
+takes its share of the wall time, all the more where it compresses. Before the clock runs both took
+as much as is measured: what a process pays once, for memory that it then keeps, is not in it.
 """
 
+import contextlib
 import gzip
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tests.bench import load, peers
@@ -35,11 +38,11 @@ CONFIG = {
         }
     ],
 }
-WARM = 12
-"""Requests before the clock runs."""
 REQUESTS = 125
-"""Of 8,000 spans: a million."""
+"""Of 8,000 spans: a million; before the clock runs, and after."""
 ROUNDS = 3
+PAUSE_SECONDS = 1.0
+"""Between two looks at what is pending: each costs the exporter 10 ms."""
 CHECKOUTS = -(-load.TRACES // load.CHECKOUT_EVERY)
 """Of each request."""
 PROTOCOLS = {
@@ -61,10 +64,29 @@ def write(folder: Path, payloads: Iterable[bytes], events: Iterable[bytes] = ())
 
 
 def prepare(folder: Path, requests: int) -> None:
-    """Synthetic requests of now, some to warm up with and those that are measured."""
-    made = list(load.synthetic(WARM + requests, began=time.time_ns(), apart=load.SECOND // 100))
-    for name, part in (("warm", made[:WARM]), ("load", made[WARM:])):
+    """Synthetic requests of now, some to warm up with and as many that are measured."""
+    made = list(load.synthetic(2 * requests, began=time.time_ns(), apart=load.SECOND // 100))
+    for name, part in (("warm", made[:requests]), ("load", made[requests:])):
         write(folder / name, [r.payload for r in part], [r.events for r in part])
+
+
+def journeys(count: int, slos: int = 2) -> list[dict]:
+    """Journeys of which the first matches the checkouts, and the others no span."""
+    (checkout,) = CONFIG["journeys"]
+    return [
+        checkout
+        | {
+            "name": f"journey-{number}",
+            "attempt": {
+                "span": {"service": "frontend", "name": f"POST /api/checkout{number or ''}"}
+            },
+            "slos": [
+                {"name": f"slo-{number}-{slo}", "objective": 99, "good": {"error": False}}
+                for slo in range(slos)
+            ],
+        }
+        for number in range(count)
+    ]
 
 
 def all_settled(peer: peers.Peer) -> bool:
@@ -72,14 +94,22 @@ def all_settled(peer: peers.Peer) -> bool:
     return peer.value("outcome_exporter_pending_spans") == 0
 
 
-def exporter_run(folder: Path, protocol: str) -> tuple[float, float]:
+def exporter_run(
+    folder: Path,
+    protocol: str,
+    config: dict = CONFIG,
+    environment: dict[str, str] | None = None,
+) -> tuple[float, float]:
     """Seconds that sending took, and CPU seconds of the exporter until everything was settled."""
-    with tempfile.TemporaryDirectory() as home, peers.exporter(Path(home), CONFIG) as peer:
+    with (
+        tempfile.TemporaryDirectory() as home,
+        peers.exporter(Path(home), config, environment) as peer,
+    ):
         peers.send(folder / "warm", peer, protocol, events=True)
-        peer.wait(lambda: all_settled(peer), "not settled", 0.5)
+        peer.wait(lambda: all_settled(peer), "not settled", PAUSE_SECONDS)
         begun = peer.cpu_seconds()
         said = peers.send(folder / "load", peer, protocol, events=True)
-        peer.wait(lambda: all_settled(peer), "not settled", 0.5)
+        peer.wait(lambda: all_settled(peer), "not settled", PAUSE_SECONDS)
         used = peer.cpu_seconds() - begun
         requests = sum(1 for _ in folder.glob("*/*.pb"))
         assert peer.value("outcome_attempts_total") == CHECKOUTS * requests, "outcomes are missing"
@@ -95,15 +125,24 @@ def collector_run(program: str, folder: Path, protocol: str) -> tuple[float, flo
         return said["seconds"], peer.cpu_seconds() - begun
 
 
-def figures(collector: str | None) -> Iterator[Figure]:
-    """Every protocol; medians of pairs of runs."""
-    spans = REQUESTS * load.SPANS
+@contextlib.contextmanager
+def requests() -> Iterator[Path]:
+    """A folder of prepared requests."""
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / "requests"
         prepare(folder, REQUESTS)
-        for protocol, name in PROTOCOLS.items():
+        yield folder
+
+
+def figures(
+    collector: str | None, protocols: Sequence[str] = (), rounds: int = ROUNDS
+) -> Iterator[Figure]:
+    """Every protocol, or those that are named; medians of pairs of runs."""
+    spans = REQUESTS * load.SPANS
+    with requests() as folder:
+        for protocol in protocols or PROTOCOLS:
             ours, theirs = [], []
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 ours.append(exporter_run(folder, protocol))
                 if collector:
                     theirs.append(collector_run(collector, folder, protocol))
@@ -114,11 +153,91 @@ def figures(collector: str | None) -> Iterator[Figure]:
                 beside = f"Collector: {their_cpu / spans * 1e6:.2f} CPU s"
                 ratio = their_cpu / cpu
             yield Figure(
-                f"end to end: {name}, a million spans and their events",
+                f"end to end: {PROTOCOLS[protocol]}, a million spans and their events",
                 f"{cpu / spans * 1e6:.2f} CPU s ({spans / seconds:,.0f} spans/s)",
                 beside,
                 ratio,
             )
+
+
+def growth(rounds: int = ROUNDS) -> Iterator[Figure]:
+    """What SLOs, and code for any processor, add to the whole; medians of pairs of runs."""
+    ten, thousand = ({**CONFIG, "journeys": journeys(*size)} for size in ((10, 1), (20, 50)))
+    portable = {"NUMBA_CPU_NAME": "generic"}
+    with requests() as folder:
+        for what, before, after, environment in (
+            ("1,000 SLOs instead of 10", ten, thousand, {}),
+            ("compiled for any processor", CONFIG, CONFIG, portable),
+        ):
+            with (
+                tempfile.TemporaryDirectory() as home,
+                peers.exporter(Path(home), after, environment),
+            ):
+                pass  # compiled now, if it was not before
+            ratios = []
+            for _ in range(rounds):
+                _, less = exporter_run(folder, "grpc", before)
+                _, more = exporter_run(folder, "grpc", after, environment)
+                ratios.append(more / less)
+            yield Figure(
+                f"end to end: {what}", f"{statistics.median(ratios):.2f} times a span's cost"
+            )
+
+
+def scraping() -> Iterator[Figure]:
+    """What a scrape of 100,000 series takes, and what those who send notice of it."""
+    operations = 5_000
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        write(folder / "many", load.of_operations(operations, began=time.time_ns()))
+        write(folder / "steady", load.small(STEADY_REQUESTS, began=time.time_ns()))
+        with peers.exporter(folder, CONFIG) as peer:
+            peers.send(folder / "many", peer, "grpc")
+            peer.wait(lambda: all_settled(peer), "not settled")
+            took, lines = zip(*(_scrape(peer) for _ in range(2 * ROUNDS)), strict=True)
+            yield Figure(
+                f"/metrics, {lines[-1]:,} lines, as a client sees it",
+                f"{statistics.median(took):.2f} s",
+            )
+            calm = _acknowledged(folder / "steady", peer)
+            done = threading.Event()
+            scraper = threading.Thread(target=_scrape_until, args=(done, peer))
+            scraper.start()
+            try:
+                scraped = _acknowledged(folder / "steady", peer)
+            finally:
+                done.set()
+                scraper.join()
+    yield Figure(
+        f"a request is acknowledged, {STEADY_REQUESTS / STEADY_SECONDS:.0f} of them a second",
+        f"p99 {calm * 1e3:.0f} ms",
+    )
+    yield Figure(
+        "the same while that is scraped every second",
+        f"p99 {scraped * 1e3:.0f} ms",
+    )
+
+
+STEADY_REQUESTS = 400
+STEADY_SECONDS = 10
+
+
+def _scrape(peer: peers.Peer) -> tuple[float, int]:
+    """Seconds it took, and how many lines it has."""
+    begun = time.perf_counter()
+    _, body = peer.get("/metrics", {"Accept": "application/openmetrics-text"})
+    return time.perf_counter() - begun, body.count(b"\n")
+
+
+def _scrape_until(done: threading.Event, peer: peers.Peer) -> None:
+    while not done.wait(1):
+        _scrape(peer)
+
+
+def _acknowledged(folder: Path, peer: peers.Peer) -> float:
+    """Seconds within which 99 of 100 requests were acknowledged."""
+    said = peers.send(folder, peer, "grpc", seconds=STEADY_SECONDS)
+    return statistics.quantiles(said["latencies"], n=100)[-1]
 
 
 def start() -> Iterator[Figure]:

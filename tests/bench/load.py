@@ -77,6 +77,29 @@ def synthetic(count: int, *, began: int = BEGAN, apart: int = SECOND // 5) -> It
         yield Request(request.tobytes(), _events(orders, number, sent), SPANS)
 
 
+def small(count: int, *, began: int) -> Iterator[bytes]:
+    """Requests of the spans of one service, an eighth of the others' size."""
+    for request in synthetic(count, began=began, apart=SECOND // 100):
+        whole = ExportTraceServiceRequest.FromString(request.payload)
+        del whole.resource_spans[1:]
+        yield whole.SerializeToString()
+
+
+def of_operations(count: int, *, began: int) -> Iterator[bytes]:
+    """One request of so many traces of one span, each of an operation of its own."""
+    (first,) = synthetic(1, began=began)
+    request = ExportTraceServiceRequest.FromString(first.payload)
+    del request.resource_spans[1:]
+    spans = request.resource_spans[0].scope_spans[0].spans
+    template = spans[0]
+    del spans[:]
+    for number in range(count):
+        template.name = f"GET /api/page/{number}"
+        template.trace_id = number.to_bytes(15) + b"\1"
+        spans.append(template)
+    yield request.SerializeToString()
+
+
 def recorded(file: Path, count: int) -> Iterator[bytes]:
     """The first requests of a recorded stream."""
     with file.open("rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed) as stream:

@@ -5,6 +5,7 @@ CPU time of the thread that does the work; every figure is the median of rounds.
 
 import gc
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,11 +15,14 @@ from pathlib import Path
 
 import numpy as np
 from tests.bench import load
-from tests.bench.end_to_end import CONFIG
+from tests.bench.end_to_end import CONFIG, journeys
 from tests.bench.figures import Figure
 
+from outcome_exporter.checkpoint import StateStore
 from outcome_exporter.config import Config
+from outcome_exporter.engine import Engine
 from outcome_exporter.exposition import render
+from outcome_exporter.log import DurableLog
 from outcome_exporter.model import ATTEMPT, SETTLED_SPAN, Encoding, Kind, Record
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.snapshot import snapshot
@@ -32,25 +36,6 @@ APART = load.SECOND // 5
 def config(**changes: object) -> Config:
     """The configuration of the end-to-end run with the default times of traces."""
     return Config.model_validate(CONFIG | {"traces": {}, "time": {}} | changes)
-
-
-def journeys(count: int, slos: int = 2) -> list[dict]:
-    """Journeys of which the first matches the checkouts, and the others no span."""
-    (checkout,) = CONFIG["journeys"]
-    return [
-        checkout
-        | {
-            "name": f"journey-{number}",
-            "attempt": {
-                "span": {"service": "frontend", "name": f"POST /api/checkout{number or ''}"}
-            },
-            "slos": [
-                {"name": f"slo-{number}-{slo}", "objective": 99, "good": {"error": False}}
-                for slo in range(slos)
-            ],
-        }
-        for number in range(count)
-    ]
 
 
 def run(configured: Config, payloads: list[bytes], waiting: int = 0) -> float:
@@ -130,6 +115,49 @@ def memory() -> Iterator[Figure]:
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         size = fresh.submit(pending_span_bytes).result()
     yield Figure("memory of a pending span, its trace included", f"{size:.0f} bytes")
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        by_minute = fresh.submit(steady_bytes).result()
+    for minute in (20, 40, 60):
+        yield Figure(
+            f"memory after {minute} minutes of {STEADY_SPANS:,} spans a second",
+            f"{by_minute[minute] >> 20} MB, {by_minute[minute] / by_minute[10]:.3f} times that"
+            " after 10",
+        )
+
+
+STEADY_SPANS = 2_000
+"""A second."""
+
+
+def steady_bytes() -> dict[int, int]:
+    """Memory that this process holds after every ten minutes of an hour; its clock runs ahead."""
+    apart = load.SPANS * load.SECOND // STEADY_SPANS
+    now = load.BEGAN
+    held = {}
+    with tempfile.TemporaryDirectory() as home:
+        log = DurableLog(Path(home), max_bytes=1 << 30, keep_nanoseconds=0, now=lambda: now)
+        store = StateStore(Path(home))
+        engine = Engine(config(), log, store, lambda: now)
+        engine.start()
+        minutes = range(10, 70, 10)
+        for request in load.synthetic(60 * 60 * load.SECOND // apart, apart=apart):
+            now += apart
+            for kind, payload in (
+                (Kind.TRACES, request.payload),
+                (Kind.CLOUDEVENTS, request.events),
+            ):
+                log.append(kind, Encoding.NONE, payload, engine.decode(kind, payload))
+            while engine.behind():
+                time.sleep(0.001)
+            assert engine.failure is None
+            for minute in minutes:
+                if minute not in held and now >= load.BEGAN + minute * 60 * load.SECOND:
+                    gc.collect()
+                    held[minute] = resident_bytes()
+        engine.stop()
+        log.close()
+        store.close()
+    return held
 
 
 def pending_span_bytes() -> float:
