@@ -170,6 +170,8 @@ def open_database(
             connection.execute(f"PRAGMA page_size = {schema.page_bytes:d}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            # Debian's SQLite would write zeros over what is deleted: all of the log once more.
+            connection.execute("PRAGMA secure_delete = OFF")
             # Copying the WAL is called for where nobody waits for it.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_FILE_BYTES:d}")

@@ -1,4 +1,7 @@
-"""Files of older and newer versions: brought up to date, whole or not at all, or refused."""
+"""Files of older and newer versions: brought up to date, whole or not at all, or refused.
+
+And what deleting costs.
+"""
 
 import sqlite3
 from contextlib import closing
@@ -7,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from outcome_exporter.checkpoint import SCHEMA as STATE
-from outcome_exporter.database import Schema, open_database
+from outcome_exporter.database import Schema, copy_wal, open_database
 from outcome_exporter.errors import StorageError
 from outcome_exporter.log import SCHEMA as LOG
 
@@ -75,3 +78,14 @@ def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(file):
 @pytest.mark.parametrize("schema", [LOG, STATE], ids=["log.db", "state.db"])
 def test_every_released_version_of_our_files_has_a_way_up(schema):
     assert set(schema.migrations) == set(range(1, schema.version))
+
+
+def test_what_is_deleted_is_not_written_once_more(file):
+    wal = file.with_name("state.db-wal")
+    with closing(open_database(file, FIRST, StorageError)) as connection:
+        connection.execute("INSERT INTO span VALUES (?)", ("x" * 4_000_000,))
+        written = wal.stat().st_size
+        assert copy_wal(connection)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("DELETE FROM span")
+        assert wal.stat().st_size < written / 10
