@@ -38,6 +38,8 @@ CLOSE_SECONDS = 2.0
 HEADER_SECONDS = 10.0
 """Time for the headers of a request to come whole, from the connection's or their own beginning."""
 HEADER_BYTES_MAX = 64 << 10
+READ_BYTES = 1 << 20
+"""Read at a time."""
 DRAIN_SECONDS = 10.0
 """Time in which the rest of a body that was refused is still read and thrown away: clients that
 write first and read later see why."""
@@ -72,6 +74,7 @@ class _Crowd:
         """Idle longest first; one whose handshake is not over does nothing yet."""
         self.reading: OrderedDict[_Connection, float] = OrderedDict()
         """Those whose body is not whole, longest first, and since when."""
+        self.buffer = memoryview(bytearray(READ_BYTES))
 
     def enter(self, connection: "_Connection | _Handshake") -> bool:
         """Whether there is, or was made, room for one more."""
@@ -158,8 +161,11 @@ class _Handshake(asyncio.Protocol):
         self.transport.abort()
 
 
-class _Connection(HttpToolsProtocol):
-    """uvicorn's, with the bounds it lacks."""
+class _Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
+    """uvicorn's, with the bounds it lacks, and one buffer of the listener that all is read into.
+
+    asyncio would make a new one of 256 KiB for each read: 2.2 ms of CPU for 3.4 MB, not 1.8.
+    """
 
     def __init__(self, crowd: _Crowd, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(**kwargs)
@@ -184,12 +190,18 @@ class _Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return self._crowd.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(self._crowd.buffer[:nbytes])
+
+    def data_received(self, data: bytes | memoryview) -> None:
         if self._in_headers:
             self._header_bytes += len(data)
             if "slow_headers" not in self._timers:
                 self._arm("slow_headers", HEADER_SECONDS)
-        super().data_received(data)
+        super().data_received(cast("bytes", data))  # its parser takes any buffer, and copies
         if self._in_headers and self._header_bytes > HEADER_BYTES_MAX:
             self._refuse_headers()
 
