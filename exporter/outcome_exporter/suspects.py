@@ -119,7 +119,11 @@ class Suspects:
         self.state.totals[:, passed] = 0
         self._minute = minute
         if self._used == self.state.pairs.size:
-            k.forget_pairs(self.state)
+            self.forget()
+
+    def forget(self) -> None:
+        """Makes room: what no attempt of the last hour had goes."""
+        k.forget_pairs(self.state)
 
     @property
     def _used(self) -> int:

@@ -68,6 +68,7 @@ def warm_up(config: Config) -> None:
         page_digests(page, 8)
     counts = np.zeros((1, 3), np.int64)
     add_rows(np.zeros(1, np.uint32), counts, counts.copy(), np.zeros(1, np.bool_))
+    pipeline.suspects.forget()
 
 
 def _record(offset: int, kind: Kind, payload: bytes) -> Record:

@@ -96,6 +96,14 @@ def figures(streams: list[Path]) -> Iterator[Figure]:
             microseconds(config(journeys=these), payloads, spans) for these in (before, after)
         )
         yield Figure(f"growth: {what}", f"{more / less:.2f} times a span's cost")
+    usual = ("service.version", "k8s.pod.name")
+    less = microseconds(config(causes={"dimensions": ()}), payloads, spans)
+    for what, dimensions in (
+        ("compared by version and pod, instead of not", usual),
+        ("compared by a route of each span as well", (*usual, "http.route")),
+    ):
+        more = microseconds(config(causes={"dimensions": dimensions}), payloads, spans)
+        yield Figure(f"growth: attempts {what}", f"{more / less:.2f} times a span's cost")
     for stream in streams:
         recorded = list(load.recorded(stream, 50))
         pipeline = Pipeline(one)
