@@ -24,8 +24,9 @@ from outcome_exporter.model import Bytes, Table
 
 VALUE_MAX = 96
 """Bytes of a value that are kept."""
-SET_MAX = 20
-"""Traits of a span, more than dimensions: a span may say another value than its resource."""
+SET_MAX = 33
+"""Traits of a span: its service's, and two values of each of 16 dimensions, since a span may say
+another one than its resource."""
 THERE = -1
 """In place of a dimension: the service has a span."""
 NO_TRAIT = 0xFFFF
@@ -246,7 +247,7 @@ def _trait(
 
 @kernel
 def _add(found: npt.NDArray[np.uint16], count: int, trait: int) -> int:
-    if trait == NO_TRAIT or count == found.size:
+    if trait == NO_TRAIT:
         return count
     for k in range(count):
         if found[k] == trait:
@@ -299,12 +300,16 @@ def _read(
     scratch: Bytes,
 ) -> int:
     """Adds the traits among some attributes to `found`; returns how many there are."""
-    there = np.int64(found[0]) if count > 0 else NO_TRAIT
+    there = NO_TRAIT
+    if count > 0 and traits.rows[found[0]].dimension == THERE:
+        there = np.int64(found[0])
     for row in range(at, end):
         dimension = np.int64(traits.dimensions[batch.attributes[row].key])
         if dimension >= 0:
             source, place, length = text_of(batch, row, scratch)
-            if length > 0:
+            if count == found.size:
+                traits.counts[OVERFLOW] += 1
+            elif length > 0:
                 trait = _trait(traits, service, dimension, there, source, place, length, second)
                 count = _add(found, count, trait)
     return count
