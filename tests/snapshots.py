@@ -346,6 +346,14 @@ def _causes() -> dict[Family, list[Sample]]:
             Sample(("checkout", *_GATEWAY), 1_620.0),
             Sample(("checkout", *_STOCK), 93_600.0),
         ],
+        series.CAUSE_RESOURCE_RATIO: [
+            Sample((_GATEWAY[0], "cpu", "now"), 0.97),
+            Sample((_GATEWAY[0], "cpu", "usual"), 0.31),
+        ],
+        series.CAUSE_RESOURCE_AMOUNT: [
+            Sample((_STOCK[0], "queue", "now"), 1_420.0),
+            Sample((_STOCK[0], "queue", "usual"), 2.5),
+        ],
         series.CHANGE_INFO: [
             Sample(("payment", "version", "2.14.0", "2.13.2"), NOW / SECOND - 1_680.0),
         ],

@@ -370,6 +370,9 @@ class Limits(Model):
     """Distinct values of each label of a journey; more become `other`."""
     metric_streams: int = Field(default=100_000, strict=True, ge=100)
     """Streams of metrics that SLOs read; the points of more are not counted."""
+    resources: int = Field(default=2_000, strict=True, ge=0, le=100_000)
+    """Metrics of resources (CPU, memory, pools, queues) that are kept as evidence about causes, of
+    each service one; points of more are left out. 0: none are kept."""
     steps: int = Field(default=10_000, strict=True, ge=100, le=100_000)
     """Operations, in each version, whose history each journey's blame knows; more are `other`."""
     causes: int = Field(default=1_000, strict=True, ge=10, le=10_000)

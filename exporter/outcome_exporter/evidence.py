@@ -2,7 +2,8 @@
 
 Read from the memory of the `blame` stage and its history at the moment of asking; the last
 `limits.explained` bad attempts are there. History leaves out minutes in which the journey was
-hurt, so it says what was usual before.
+hurt, so it says what was usual before. Resources are those of the minutes before the verdict, so
+long as they are kept.
 """
 
 from collections import Counter, defaultdict
@@ -172,7 +173,25 @@ def _attempt(pipeline: Pipeline, row: Row) -> dict[str, Any]:
         "absent": _absent(pipeline, row) if row["reason"] == MISSED else [],
         "suspects": _suspects(pipeline, int(row["journey"])),
         "changes": _changes(pipeline, int(row["journey"])),
+        "resources": _resources(pipeline, cause["service"], int(row["time"])),
     }
+
+
+def _resources(pipeline: Pipeline, service: str, time: int) -> list[dict[str, Any]]:
+    """What the resources of whom is blamed said at a time."""
+    closed = pipeline.resources.minute - 1
+    found = pipeline.resources.evidence(service, min(time // MINUTE, closed)) if service else []
+    return [
+        {
+            "resource": one.resource.name,
+            "limited": one.resource.limited,
+            "now": one.now,
+            "usual": one.usual,
+            "deviations": one.deviations,
+            "corroborates": one.corroborates,
+        }
+        for one in found
+    ]
 
 
 def _path(blame: Blame, row: Row) -> Any:  # noqa: ANN401 - a row of a table, or None

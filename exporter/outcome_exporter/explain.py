@@ -85,6 +85,7 @@ def _print_attempt(console: Console, attempt: dict[str, Any]) -> None:
         ("What bad attempts have in common now:", in_common(attempt)),
         ("What changed:", changed(attempt)),
         ("What else was looked at:", alternatives(attempt)),
+        ("Its other resources:", other_resources(attempt)),
         ("Where the evidence is weak:", weaknesses(attempt)),
     )
 
@@ -112,6 +113,20 @@ def verdict(attempt: dict[str, Any]) -> Iterator[str]:
         yield f"It took {_ms(chosen['ms'])} itself; usually {_ms(chosen['usual_ms'])}."
     if attempt["absent"]:
         yield f"It never reached {', '.join(map(_name, attempt['absent'][:_ALTERNATIVES]))}."
+    for sentence in _resources(attempt, corroborate=True):
+        yield f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def other_resources(attempt: dict[str, Any]) -> Iterator[str]:
+    """What is known of who is blamed, and does not speak for it."""
+    yield from _resources(attempt, corroborate=False)
+
+
+def _resources(attempt: dict[str, Any], *, corroborate: bool) -> Iterator[str]:
+    for one in attempt["resources"]:
+        if one["corroborates"] == corroborate:
+            limited = one["limited"]
+            yield words.resource(one["resource"], one["now"], one["usual"], limited=limited)
 
 
 def in_common(found: dict[str, Any]) -> Iterator[str]:

@@ -212,6 +212,8 @@ class Metrics:
         self._sweep(second)
         future = self._plan.config.time.future
         for point in batch.points:
+            if point.name not in self.names:
+                continue  # it tells of a resource
             taken = point
             if point.time_unix_nano > arrival_unix_nano + future:
                 self.skewed += 1

@@ -184,7 +184,7 @@ class EventBatch(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One data point of a metric that an SLO reads."""
+    """One data point of a metric that an SLO reads, or that tells of a resource."""
 
     name: str
     """Of the metric."""
@@ -206,10 +206,12 @@ class Point(NamedTuple):
     is_gauge: bool
     scale: int | None = None
     """Of an exponential histogram: its buckets could end at each 2^(i / 2^scale)."""
+    replica: int = 0
+    """64 bits: hash of the resource, by which processes of a service are told apart."""
 
 
 class MetricBatch(NamedTuple):
-    """The points of one request that SLOs read."""
+    """The points of one request that somebody reads."""
 
     points: Sequence[Point]
     rejected: int

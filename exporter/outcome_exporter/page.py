@@ -662,7 +662,20 @@ def _facts(journey: Journey, currency: str, cause: tuple[str, ...], read: _Reade
     since = read.value(series.CAUSE_SINCE, journey.name, *cause)
     if since:
         facts.append(f"for {words.span(since)}")
-    return facts
+    return facts + _resources(cause[0], read)
+
+
+def _resources(service: str, read: _Reader) -> list[str]:
+    """What the resources of a cause's service speak for it."""
+    return [
+        words.resource(name, now, read.value(family, whose, name, "usual"), limited=limited)
+        for family, limited in (
+            (series.CAUSE_RESOURCE_RATIO, True),
+            (series.CAUSE_RESOURCE_AMOUNT, False),
+        )
+        for (whose, name, state), now in read.table(family).items()
+        if whose == service and state == "now"
+    ]
 
 
 def _shares(journey: Journey, read: _Reader) -> tuple[dict[tuple[str, ...], float], str]:

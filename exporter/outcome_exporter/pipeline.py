@@ -4,6 +4,7 @@
          │       └▶ span metrics         ├▶ users, blame   ▲
          └▶ changes                      └▶ suspects       │
     metrics, polls ▶───────────────────────────────────────┘
+    metrics ─▶ resources: evidence about whom blame names
 
 Time is the log's: a record first moves the clock to its arrival, and the clock moves in whole
 seconds, at each of which the stages settle what is due. Moving it on without arrivals does the
@@ -42,6 +43,7 @@ from outcome_exporter.plan import Arrays, Moved, Plan, part
 from outcome_exporter.points import decode_metrics
 from outcome_exporter.polled import PolledSlis, decode_polled
 from outcome_exporter.receive.compression import decompress
+from outcome_exporter.resources import Resources
 from outcome_exporter.slo import BucketStore, NoStore, Slos
 from outcome_exporter.spanmetrics import SpanMetrics
 from outcome_exporter.suspects import Suspects
@@ -81,6 +83,7 @@ class Pipeline:
         self.users = Users(self.plan)
         self.metrics = Metrics(self.plan)
         self.polled = PolledSlis(self.plan)
+        self.resources = Resources(self.plan)
         self.slos = Slos(self.plan, store or NoStore())
         self._reader = Reader(self.plan, self.traces.pack_labels)
         self.second: int | None = None
@@ -122,7 +125,7 @@ class Pipeline:
             case Kind.CLOUDEVENTS:
                 return decode_cloudevents(bytes(payload))
             case Kind.METRICS:
-                return decode_metrics(bytes(payload), self.metrics.names)
+                return decode_metrics(bytes(payload), self.metrics.names, self.resources.wants)
             case _:
                 raise AssertionError(kind)
 
@@ -142,6 +145,7 @@ class Pipeline:
             case MetricBatch() as metrics:
                 assert self.second is not None
                 self.received["metrics"] += len(metrics.points)
+                self.resources.take(metrics.points, record.arrival_unix_nano)
                 self.slos.add(self.metrics.take(metrics, record.arrival_unix_nano, self.second))
             case Polled() as polled:
                 self.slos.add(self.polled.take(polled))
@@ -209,6 +213,7 @@ class Pipeline:
             due = self.outcomes.next_due(self.second, due)
             self.second = self.metrics.next_due(self.second, due)
             self._tick()
+        self.resources.advance(self.second)
 
     def is_due(self, now_unix_nano: int) -> bool:
         """Whether moving the clock to `now_unix_nano` may settle something."""
@@ -266,6 +271,7 @@ class Pipeline:
             "users": self.users.dump(),
             "metrics": self.metrics.dump(),
             "polled": self.polled.dump(),
+            "resources": self.resources.dump(),
             "slos": self.slos.dump(),
         }
         arrays = {
@@ -303,6 +309,7 @@ class Pipeline:
         self.users.restore(part(arrays, "users"), moved)
         self.metrics.restore(part(arrays, "metrics"), moved)
         self.polled.restore(part(arrays, "polled"), moved)
+        self.resources.restore(part(arrays, "resources"))
         if self.second is not None:
             self.metrics.begin(self.second)
         self.slos.restore(part(arrays, "slos"), moved)

@@ -1,7 +1,8 @@
 """OTLP metrics as points: what the stage that counts them reads.
 
 State: none. Input: an ExportMetricsServiceRequest. Output: the data points of the metrics that
-SLOs name; the others are not even looked at, and a request without any is not logged.
+SLOs name, and of those that tell of resources; the others are not even looked at, and a request
+without any is not logged.
 
 A stream is told by a hash over everything that OpenTelemetry's data model makes part of its
 identity: the resource's attributes, the scope, the metric's name, unit and kind, and the point's
@@ -17,7 +18,7 @@ Source:
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from hashlib import blake2b
 from itertools import pairwise
 
@@ -47,8 +48,20 @@ _TIME_END = 1 << 63
 _AnyPoint = NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint
 
 
-def decode_metrics(payload: bytes, names: Collection[str]) -> MetricBatch:
-    """The points of the metrics called `names`, in the order of the request.
+def _none(name: str) -> bool:
+    del name
+    return False
+
+
+def decode_metrics(
+    payload: bytes, names: Collection[str], is_resource: Callable[[str], bool] = _none
+) -> MetricBatch:
+    """The points of some metrics, in the order of the request.
+
+    Args:
+        payload: The request.
+        names: Of the metrics that are counted: what cannot be is rejected.
+        is_resource: Whether a name is that of a metric that is taken where it can be.
 
     Raises:
         DecodeError: It is no such request.
@@ -62,20 +75,22 @@ def decode_metrics(payload: bytes, names: Collection[str]) -> MetricBatch:
     for of_resource in request.resource_metrics:
         shared = _texts(of_resource.resource.attributes)
         resource_id = _canonical(of_resource.resource.attributes)
+        replica = _identity([resource_id])[0]
         for of_scope in of_resource.scope_metrics:
             scope = of_scope.scope
             scope_id = [resource_id, scope.name.encode(), scope.version.encode()]
             scope_id.append(_canonical(scope.attributes))
             for metric in of_scope.metrics:
-                if metric.name in names:
-                    found = list(_points(metric, shared, scope_id))
+                is_counted = metric.name in names
+                if is_counted or is_resource(metric.name):
+                    found = list(_points(metric, shared, scope_id, replica))
                     points += (point for point in found if point is not None)
-                    rejected += found.count(None)
+                    rejected += found.count(None) if is_counted else 0
     return MetricBatch(points, rejected, names)
 
 
 def _points(
-    metric: Metric, shared: dict[str, str], scope_id: list[bytes]
+    metric: Metric, shared: dict[str, str], scope_id: list[bytes], replica: int
 ) -> Iterator[Point | None]:
     """Every point of a metric; None in place of one that cannot be counted."""
     kind = metric.WhichOneof("data")
@@ -112,6 +127,7 @@ def _points(
             value=value,
             is_gauge=is_gauge,
             scale=getattr(point, "scale", None),
+            replica=replica,
         )
 
 

@@ -79,6 +79,20 @@ CAUSE_SINCE = Family(
     "How long a cause has been hurting the journey, by event time.",
     ("journey", *CAUSE),
 )
+CAUSE_RESOURCE_RATIO = Family(
+    "outcome_cause_resource_ratio",
+    "gauge",
+    "Share of its limit that a resource of a service that is a cause has in use, now and usually; "
+    "only while it is near its limit and far above the usual.",
+    ("cause_service", "resource", "state"),
+)
+CAUSE_RESOURCE_AMOUNT = Family(
+    "outcome_cause_resource_amount",
+    "gauge",
+    "Amount of a resource without a limit (a queue, requests in flight) of a service that is a "
+    "cause, now and usually; only while it is far above the usual.",
+    ("cause_service", "resource", "state"),
+)
 CHANGE_INFO = Family(
     "outcome_change_info",
     "gauge",

@@ -149,6 +149,7 @@ def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]
             values.append(Sample((journey.name, journey.value.currency, *cause), value))
     shares: list[Sample] = []
     since: list[Sample] = []
+    services: set[str] = set()
     for j, journey in enumerate(pipeline.plan.journeys):
         hurting: dict[tuple[str, ...], float] = {}
         for window in blame.WINDOWS:
@@ -156,6 +157,7 @@ def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]
                 cause = _cause(pipeline, *finding[:4])
                 labels = (journey.name, format_duration(window), *cause)
                 shares.append(Sample(labels, finding.share))
+                services.add(cause[0])
                 began = pipeline.blame.since(j, finding)
                 if began is not None:
                     hurting[cause] = max((pipeline.second or 0) - began / SECOND, 0.0)
@@ -165,6 +167,7 @@ def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]
         series.BLAME_VALUE: values,
         series.CAUSE_SHARE: shares,
         series.CAUSE_SINCE: since,
+        **_resource_families(pipeline, services),
         series.CHANGE_INFO: [
             Sample(tuple(change[:4]), change.time / SECOND) for change in changes(pipeline)
         ],
@@ -194,6 +197,25 @@ def _suspects(pipeline: Pipeline) -> Iterator[Sample]:
             value = dimensions[suspect.dimension], pipeline.traces.traits.value(suspect.trait)
             scores.setdefault(value, suspect.score)
         yield from (Sample((journey.name, *value), score) for value, score in scores.items())
+
+
+def _resource_families(
+    pipeline: Pipeline, services: set[str]
+) -> dict[series.Family, Sequence[Sample]]:
+    """What resources of the services that are causes speak for it."""
+    ratios: list[Sample] = []
+    amounts: list[Sample] = []
+    minute = (pipeline.second or 0) // 60 - 1
+    for service in sorted(services):
+        for one in pipeline.resources.evidence(service, minute):
+            if one.corroborates:
+                samples = ratios if one.resource.limited else amounts
+                labels = (service, one.resource.name)
+                samples += [
+                    Sample((*labels, "now"), one.now),
+                    Sample((*labels, "usual"), one.usual),
+                ]
+    return {series.CAUSE_RESOURCE_RATIO: ratios, series.CAUSE_RESOURCE_AMOUNT: amounts}
 
 
 _CAUSE_FIELDS = ("service", "operation", "version", "kind")
@@ -376,6 +398,7 @@ def _self_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]:
         **pipeline.blame.overflow,
         **pipeline.suspects.overflow,
         "change": pipeline.changes.overflow,
+        **pipeline.resources.overflow,
     }
     return {
         series.RECEIVED_ITEMS: _by_name(pipeline.received),

@@ -103,6 +103,29 @@ def span(seconds: float) -> str:
     return _NBSP.join(parts)
 
 
+def resource(name: str, now: float, usual: float, *, limited: bool) -> str:
+    """What a resource says: ``its CPU stood at 97 % of its limit, usual 31 %``."""
+    what = _RESOURCES.get(name, name)
+    if limited:
+        return f"its {what} stood at {small_share(now)} of its limit, usual {small_share(usual)}"
+    return f"its {what} stood at {_amount(now)}, usual {_amount(usual)}"
+
+
+_RESOURCES = {
+    "cpu": "CPU",
+    "event_loop": "event loop",
+    "connections": "pool of database connections",
+    "cpu_cores": "use of CPU cores",
+    "connection_waits": "number of requests waiting for a connection",
+    "active_requests": "number of requests in flight",
+}
+"""Of resources whose name is no word."""
+
+
+def _amount(number: float) -> str:
+    return count(number) if number >= 10 else f"{number:.1f}"  # noqa: PLR2004 two digits
+
+
 def size(number_bytes: float) -> str:
     """A size: ``18 MiB``, ``512 B``."""
     amount, unit = number_bytes, "B"
