@@ -164,6 +164,9 @@ class MemoryStore:
     def read_minute(self, minute: int) -> Table:
         return self._rows({p: s for p, s in self.buckets.items() if p[1] == minute})
 
+    def read_minutes(self, first: int, last: int) -> Table:
+        return self._rows({p: s for p, s in self.buckets.items() if first <= p[1] <= last})
+
     def sum_minutes(self, first: int, last: int) -> Table:
         sums: dict[tuple[int, int], np.ndarray] = {}
         for (slo, minute), counts in self.buckets.items():

@@ -22,7 +22,7 @@ change `slo_events_total`.
 Cost: an array of minutes for each SLO that needs one of these; others have sums (see `slo`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
@@ -40,45 +40,69 @@ Counts = npt.NDArray[np.int64]
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}
 
 
-class History:
-    """What one SLO counted, by minute."""
+class Histories:
+    """What some SLOs counted, by minute: a ring for each, all in one array."""
 
-    def __init__(self, minutes: int, ahead: int) -> None:
-        """`minutes` up to now are kept, and those `ahead` of now."""
-        self._ring = np.zeros((2, minutes + ahead + 1), np.int64)
+    def __init__(self, slos: Collection[int], minutes: int, ahead: int) -> None:
+        """Of the SLOs of these numbers, `minutes` up to now are kept, and those `ahead` of now."""
+        self._places = np.full(max(slos, default=-1) + 1, -1, np.int64)
+        self._places[list(slos)] = np.arange(len(slos))
+        self._rings = np.zeros((len(slos), 2, minutes + ahead + 1), np.int64)
         self._kept, self._ahead = minutes, ahead
         self.minute = 0
 
-    def add(self, rows: Table) -> None:
-        """Counts VERDICT rows of this SLO."""
-        minutes = rows["time"] // MINUTE
-        known = (minutes > self.minute - self._kept) & (minutes <= self.minute + self._ahead)
-        places = minutes[known] % self._ring.shape[1]
-        np.add.at(self._ring, (rows["bad"][known].astype(np.int64), places), rows["weight"][known])
+    def __contains__(self, slo: int) -> bool:
+        return slo < self._places.size and bool(self._places[slo] >= 0)
 
-    def load(self, rows: Table) -> None:
-        """Adds BUCKET rows of this SLO."""
-        for minute, good, bad in zip(
-            rows["minute"].tolist(), rows["good"].tolist(), rows["bad"].tolist(), strict=True
-        ):
-            if self.minute - self._kept < minute <= self.minute + self._ahead:
-                self._ring[:, minute % self._ring.shape[1]] += (good, bad)
+    @property
+    def first(self) -> int:
+        """The first minute that is kept."""
+        return self.minute - self._kept + 1
+
+    @property
+    def last(self) -> int:
+        """The last one."""
+        return self.minute + self._ahead
+
+    def add(self, verdicts: Table) -> None:
+        """Counts VERDICT rows, of whichever SLOs."""
+        minutes = verdicts["time"] // MINUTE
+        known, places = self._known(verdicts["slo"], minutes)
+        at = (places, verdicts["bad"][known].astype(np.int64), minutes[known] % self._size)
+        np.add.at(self._rings, at, verdicts["weight"][known])
+
+    def load(self, buckets: Table) -> None:
+        """Adds BUCKET rows, of whichever SLOs."""
+        known, places = self._known(buckets["slo"], buckets["minute"])
+        minutes = buckets["minute"][known] % self._size
+        for result, name in enumerate(("good", "bad")):
+            np.add.at(self._rings[:, result], (places, minutes), buckets[name][known])
+
+    def _known(
+        self, slos: npt.NDArray[np.uint32], minutes: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        """Which rows are kept, and the rings of those."""
+        known = (slos < self._places.size) & (minutes >= self.first) & (minutes <= self.last)
+        known[known] = self._places[slos[known]] >= 0
+        return known, self._places[slos[known]]
+
+    @property
+    def _size(self) -> int:
+        return int(self._rings.shape[2])
 
     def advance(self, minute: int) -> None:
         """Moves on to a later minute; what is too old is forgotten."""
-        size = self._ring.shape[1]
-        first = max(self.minute, minute - size) + self._ahead + 1
-        self._ring[:, np.arange(first, minute + self._ahead + 1) % size] = 0
+        first = max(self.minute, minute - self._size) + self._ahead + 1
+        self._rings[:, :, np.arange(first, minute + self._ahead + 1) % self._size] = 0
         self.minute = max(self.minute, minute)
 
-    def counts(self, first: int, last: int) -> Counts:
+    def counts(self, slo: int, first: int, last: int) -> Counts:
         """Of the minutes from first to last, both included; nothing where it is forgotten."""
         found = np.zeros((2, max(last - first + 1, 0)), np.int64)
-        begin = max(first, self.minute - self._kept + 1)
-        end = min(last, self.minute + self._ahead)
+        begin, end = max(first, self.first), min(last, self.last)
         if begin <= end:
-            places = np.arange(begin, end + 1) % self._ring.shape[1]
-            found[:, begin - first : end - first + 1] = self._ring[:, places]
+            places = np.arange(begin, end + 1) % self._size
+            found[:, begin - first : end - first + 1] = self._rings[self._places[slo]][:, places]
         return found
 
 

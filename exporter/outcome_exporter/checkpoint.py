@@ -267,9 +267,15 @@ class StateStore:
 
     def read_minute(self, minute: int) -> Table:
         """BUCKET of one minute, by slo."""
+        return self.read_minutes(minute, minute)
+
+    def read_minutes(self, first: int, last: int) -> Table:
+        """BUCKET of the minutes from `first` to `last`, both included, by minute and slo."""
         with self._reading, self._errors():
-            rows = self._rows(self._reader, minute, minute)
-            return _table(_joined(rows), minute)
+            found = list(self._minutes_of(self._reader, first, last))
+        sizes = [len(data) // _ROW.itemsize for _, data in found]
+        rows = _joined(data for _, data in found)
+        return _table(rows, np.repeat([minute for minute, _ in found], sizes))
 
     def sum_minutes(self, first: int, last: int) -> Table:
         """Sums per SLO over the minutes from `first` to `last`, both included.
@@ -375,13 +381,18 @@ class StateStore:
     # Buckets
 
     def _rows(self, connection: sqlite3.Connection, first: int, last: int) -> Iterator[bytes]:
+        return (data for _, data in self._minutes_of(connection, first, last))
+
+    def _minutes_of(
+        self, connection: sqlite3.Connection, first: int, last: int
+    ) -> Iterator[tuple[int, bytes]]:
         for minute, crc, data in connection.execute(
             "SELECT minute, crc, data FROM minute WHERE minute BETWEEN ? AND ? ORDER BY minute",
             (first, last),
         ):
             if not isinstance(data, bytes) or zlib.crc32(data, minute & 0xFFFF_FFFF) != crc:
                 raise self._damaged(f"minute {minute} of the buckets", "its checksum differs")
-            yield data
+            yield minute, data
 
     def _add_buckets(self, buckets: Table) -> int:
         """How many minutes had none before."""
@@ -435,7 +446,7 @@ def _merged(rows: Table) -> Table:
     return merged
 
 
-def _table(rows: Table, minute: int) -> Table:
+def _table(rows: Table, minute: int | npt.NDArray[np.int64]) -> Table:
     table = np.empty(rows.size, BUCKET)
     table["slo"] = rows["slo"]
     table["minute"] = minute

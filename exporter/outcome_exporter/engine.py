@@ -71,6 +71,9 @@ class _Buckets:
     def read_minute(self, minute: int) -> Table:
         return self._renumbered(self._store.read_minute(minute))
 
+    def read_minutes(self, first: int, last: int) -> Table:
+        return self._renumbered(self._store.read_minutes(first, last))
+
     def sum_minutes(self, first: int, last: int) -> Table:
         return self._renumbered(self._store.sum_minutes(first, last))
 

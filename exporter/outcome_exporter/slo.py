@@ -28,6 +28,9 @@ from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE, SECOND
 _LEAP_MINUTES = 180
 """Above so many minutes at once, sums are made anew rather than moved on."""
 
+_MINUTES_AT_ONCE = 256
+"""Read from the store: 10 MB of a thousand SLOs."""
+
 _TRAFFIC_WINDOW = 5 * MINUTE
 _Z = 1.959963984540054
 """97.5 % quantile of the normal distribution."""
@@ -39,6 +42,9 @@ class BucketStore(Protocol):
     def read_minute(self, minute: int) -> Table:
         """BUCKET rows of one minute."""
 
+    def read_minutes(self, first: int, last: int) -> Table:
+        """BUCKET rows of first to last, both included."""
+
     def sum_minutes(self, first: int, last: int) -> Table:
         """BUCKET rows, one an SLO, summed over first to last, both included."""
 
@@ -49,6 +55,11 @@ class NoStore:
     def read_minute(self, minute: int) -> Table:
         """Nothing."""
         del minute
+        return np.empty(0, BUCKET)
+
+    def read_minutes(self, first: int, last: int) -> Table:
+        """Nothing."""
+        del first, last
         return np.empty(0, BUCKET)
 
     def sum_minutes(self, first: int, last: int) -> Table:
@@ -91,10 +102,9 @@ class Slos:
         ]
         self._components = _components(self.slos)
         self._ahead = plan.config.time.future // MINUTE + 2
-        self._histories = {
-            slo: budgets.History(self._longest + HOUR // MINUTE, self._ahead)
-            for slo in sorted(self._special())
-        }
+        self._histories = budgets.Histories(
+            sorted(self._special()), self._longest + HOUR // MINUTE, self._ahead
+        )
         self._computed: dict[int, list[tuple[int, float, float]]] = {}
 
     def _special(self) -> set[int]:
@@ -108,8 +118,7 @@ class Slos:
     def begin(self, minute: int) -> None:
         """The minute that it is before anything has happened."""
         self.minute = minute
-        for history in self._histories.values():
-            history.advance(minute)
+        self._histories.advance(minute)
 
     def add(self, verdicts: Table) -> None:
         """Counts verdicts."""
@@ -118,8 +127,7 @@ class Slos:
         self._reserve(verdicts.size)
         oldest = self.minute - self._longest + 1
         k.add(verdicts, self._windows, self._fresh, self.totals, self.minute, oldest)
-        for slo, history in self._histories.items():
-            history.add(verdicts[verdicts["slo"] == slo])
+        self._histories.add(verdicts)
         self._computed.clear()
 
     def _reserve(self, rows: int) -> None:
@@ -135,8 +143,7 @@ class Slos:
         """Moves the windows on to the minute of `second`."""
         minute = second // 60
         if minute > self.minute:
-            for history in self._histories.values():
-                history.advance(minute)
+            self._histories.advance(minute)
             self._computed.clear()
         if minute - self.minute > _LEAP_MINUTES:
             self.minute = minute
@@ -189,14 +196,14 @@ class Slos:
 
     def _minutes(self, slo: int, length: int) -> tuple[budgets.Counts, int, int]:
         """What the minutes of a window hold, the first of them, and the slices it has."""
-        promise, history = self.slos[slo], self._histories[slo]
+        promise = self.slos[slo]
         if promise.calendar is not None and length == promise.window:
             span = budgets.period(promise.calendar, self.minute)
             first = span.first
             slices = (span.end - first) // (promise.budgeting.slice // MINUTE)
         else:
             first, slices = budgets.rolling(self.minute, length // MINUTE, promise.budgeting)
-        return history.counts(first, self.minute), first, slices
+        return self._histories.counts(slo, first, self.minute), first, slices
 
     def corrected_events(self, slo: int) -> tuple[float, float]:
         """Good and bad events of the SLO's own window that corrections take out."""
@@ -259,16 +266,14 @@ class Slos:
         self._load_histories()
 
     def _load_histories(self) -> None:
-        """Reads the minutes back; a second or so for a month, where an SLO needs them at all."""
-        if not self._histories:
-            return
-        for history in self._histories.values():
-            history.advance(self.minute)
-        first = self.minute - self._longest - HOUR // MINUTE
-        for minute in range(first, self.minute + self._ahead + 1):
-            rows = self._read(minute)
-            for slo, history in self._histories.items():
-                history.load(rows[rows["slo"] == slo])
+        """Reads the minutes back, where an SLO needs them at all."""
+        histories = self._histories
+        histories.advance(self.minute)
+        if self._special():
+            for first in range(histories.first, histories.last + 1, _MINUTES_AT_ONCE):
+                last = min(first + _MINUTES_AT_ONCE - 1, histories.last)
+                histories.load(self._store.read_minutes(first, last))
+            histories.load(self.fresh())
         self._computed.clear()
 
     def _place(self, slo: int, minutes: int) -> int | None:

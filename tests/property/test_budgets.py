@@ -34,6 +34,9 @@ class Store:
     def read_minute(self, minute):
         return self.rows[self.rows["minute"] == minute]
 
+    def read_minutes(self, first, last):
+        return self.rows[(self.rows["minute"] >= first) & (self.rows["minute"] <= last)]
+
     def sum_minutes(self, first, last):
         mine = self.rows[(self.rows["minute"] >= first) & (self.rows["minute"] <= last)]
         sums = np.zeros(np.unique(mine["slo"]).size, BUCKET)
