@@ -92,8 +92,9 @@ class Histories:
 
     def advance(self, minute: int) -> None:
         """Moves on to a later minute; what is too old is forgotten."""
-        first = max(self.minute, minute - self._size) + self._ahead + 1
-        self._rings[:, :, np.arange(first, minute + self._ahead + 1) % self._size] = 0
+        if self.minute:  # before the first minute there is nothing to forget
+            first = max(self.minute, minute - self._size) + self._ahead + 1
+            self._rings[:, :, np.arange(first, minute + self._ahead + 1) % self._size] = 0
         self.minute = max(self.minute, minute)
 
     def counts(self, slo: int, first: int, last: int) -> Counts:
