@@ -5,6 +5,7 @@ uses, so that a panel cannot read a series or a label that does not exist. Witho
 they serve every one, through variables; a configuration adds what it knows.
 
     series ─▶ promql ─▶ judged ─▶ panels ─▶ outcomes, journey, service, budgets, exporter
+              alerting ─┘         health ─┘
 
 Needs the extra `generate`.
 """

@@ -204,8 +204,8 @@ def _alerts() -> dashboard.Panel:
     return rows(
         "What alerts now?",
         "Alert tiers whose two windows both burn faster than the threshold, and whose long one "
-        "holds enough bad events. What fires here is silent only where Alertmanager says so, or "
-        "as a ticket beside a page.",
+        "holds enough events, and enough bad ones. What fires here is silent only where "
+        "Alertmanager says so, or as a ticket beside a page.",
         [
             Column("SLO", label="slo"),
             Column("Severity", label="severity", width=80),
