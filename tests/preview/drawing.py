@@ -400,7 +400,7 @@ def _timeline(
             since, until = max(at, looked.start), min(at + step, looked.end)
             x, wide = names + (since - looked.start) * scale, max(until - since, 0) * scale
             parts.append(
-                f'<rect x="{x:.1f}" y="{y + 3:.1f}" width="{wide:.1f}" '
+                f'<rect x="{x:.1f}" y="{y + 3:.1f}" width="{wide + 0.6:.1f}" '
                 f'height="{row - 6:.1f}" fill="{colour}" opacity=".8"/>'
             )
     parts += _time_ticks(names, width, height - 16, looked)

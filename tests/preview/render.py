@@ -45,7 +45,7 @@ def draw(found: Prometheus, looked: Range, folder: Path) -> None:
                     "--disable-gpu",
                     "--hide-scrollbars",
                     # Small enough for a README.
-                    "--force-device-scale-factor=0.68",
+                    "--force-device-scale-factor=0.66",
                     f"--user-data-dir={work}/profile",
                     f"--window-size={drawing.WIDTH},{height}",
                     f"--screenshot={picture}",
