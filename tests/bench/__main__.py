@@ -42,6 +42,7 @@ CHAPTERS: dict[str, Chapter] = {
     "stages": lambda arguments: stages.figures(arguments.stream),
     "memory": lambda _arguments: stages.memory(),
     "scrape": lambda _arguments: stages.scrape(),
+    "size": lambda _arguments: end_to_end.size(),
     "start": lambda _arguments: end_to_end.start(),
     "scraping": lambda _arguments: end_to_end.scraping(),
     "end-to-end": _end_to_end,

@@ -240,6 +240,30 @@ def _acknowledged(folder: Path, peer: peers.Peer) -> float:
     return statistics.quantiles(said["latencies"], n=100)[-1]
 
 
+def size() -> Iterator[Figure]:
+    """What a small shop's exporter needs: the chart's requests of CPU and memory follow from it."""
+    waiting, seconds = 100_000, 60
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        write(folder / "waiting", load.of_attempts(waiting, began=time.time_ns()))
+        write(folder / "steady", load.small(seconds, began=time.time_ns()))
+        with peers.exporter(folder, CONFIG) as peer:
+            started = peer.resident_bytes()
+            peers.send(folder / "waiting", peer, "grpc")
+            peer.wait(lambda: peer.value("outcome_pending_attempts") == waiting, "not waiting")
+            begun = peer.cpu_seconds()
+            peers.send(folder / "steady", peer, "grpc", seconds=seconds)
+            used = peer.cpu_seconds() - begun
+            held, peak = peer.resident_bytes(), peer.resident_bytes("VmHWM")
+    yield Figure(
+        f"1,000 spans/s while {waiting:,} attempts wait",
+        f"{used / seconds * 1e3:.0f} millicores, {held >> 20} MiB",
+    )
+    yield Figure(
+        "memory once started", f"{started >> 20} MiB", f"peak with the above: {peak >> 20}"
+    )
+
+
 def start() -> Iterator[Figure]:
     """From the command to ready: with nothing compiled, and as it is from the second time on."""
     with tempfile.TemporaryDirectory() as home:

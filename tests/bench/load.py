@@ -100,6 +100,17 @@ def of_operations(count: int, *, began: int) -> Iterator[bytes]:
     yield request.SerializeToString()
 
 
+def of_attempts(count: int, *, began: int, each: int = 5_000) -> Iterator[bytes]:
+    """Checkouts whose event never comes, traces of one span; so many in each request."""
+    (payload,) = of_operations(each, began=began)
+    request = ExportTraceServiceRequest.FromString(payload)
+    for first in range(0, count, each):
+        for number, span in enumerate(request.resource_spans[0].scope_spans[0].spans, first):
+            span.name = "POST /api/checkout"
+            span.trace_id = number.to_bytes(15) + b"\2"
+        yield request.SerializeToString()
+
+
 def recorded(file: Path, count: int) -> Iterator[bytes]:
     """The first requests of a recorded stream."""
     with file.open("rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed) as stream:

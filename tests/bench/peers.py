@@ -38,10 +38,10 @@ class Peer:
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
-    def resident_bytes(self) -> int:
-        """Memory that it holds."""
+    def resident_bytes(self, which: str = "VmRSS") -> int:
+        """Memory that it holds, or by VmHWM held at the most."""
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
+        return int(re.search(rf"^{which}:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
         """What its metrics port answers."""

@@ -17,6 +17,19 @@ from tests.programs import CACHE, require
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "instrumentation.md").read_text(encoding="utf-8")
 GO_MODULES = ("otel@v1.44.0", "otel/log@v0.20.0", "otel/trace@v1.44.0")
+POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>shop</groupId><artifactId>shop</artifactId><version>1</version>
+  <properties>
+    <maven.compiler.source>17</maven.compiler.source>
+    <maven.compiler.target>17</maven.compiler.target>
+  </properties>
+  <dependencies><dependency>
+    <groupId>io.opentelemetry</groupId><artifactId>opentelemetry-api</artifactId>
+    <version>1.55.0</version>
+  </dependency></dependencies>
+</project>
+"""
 
 
 def program(language):
@@ -106,3 +119,22 @@ def test_the_go_function_compiles(go, tmp_path):
     ):
         done = subprocess.run([go, *arguments], check=False, **told)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def maven():
+    require("javac")
+    return require("mvn")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_java_class_compiles(maven, tmp_path):
+    (tmp_path / "pom.xml").write_text(POM)
+    sources = tmp_path / "src" / "main" / "java"
+    sources.mkdir(parents=True)
+    (sources / "Checkout.java").write_text(program("java"))
+    command = [maven, "-q", "-B", f"-Dmaven.repo.local={CACHE / 'maven'}", "compile"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "target" / "classes" / "Checkout.class").exists()
