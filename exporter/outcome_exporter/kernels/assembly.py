@@ -33,11 +33,12 @@ from outcome_exporter.kernels.attributes import (
 )
 from outcome_exporter.kernels.glob import matches
 from outcome_exporter.kernels.hashing import combine, mix
-from outcome_exporter.kernels.jit import allocating, kernel
-from outcome_exporter.kernels.pool import NIL, Free, Wheel, give, schedule, take
-from outcome_exporter.kernels.recent import RecentArrays, remember, seen
+from outcome_exporter.kernels.jit import allocating, inlined, kernel
+from outcome_exporter.kernels.pool import NIL, Free, Wheel, expect, give, schedule, take
+from outcome_exporter.kernels.recent import RecentArrays, expect_memory, remember, seen
 from outcome_exporter.kernels.texts import LENGTH_MAX, NONE, OTHER, TextArrays, find, intern
 from outcome_exporter.kernels.traits import SET_MAX, TraitArrays, make_room, of_resource, of_span
+from outcome_exporter.kernels.words import prefetch
 from outcome_exporter.model import (
     JOIN_KEYS_MAX,
     LABELS_MAX,
@@ -91,6 +92,13 @@ COUNTS = 6
 
 STEPS = 64
 """Ancestors walked for each span of a trace, at most, on average."""
+
+_AHEAD = 8
+"""Spans between asking for memory and working on it: what far memory takes to come near."""
+_SIDE_BY_SIDE = 16
+"""Traces whose spans are brought near together, since each one's lie behind one another."""
+_FETCHED = 64
+"""Spans of a trace that are, at most."""
 
 _LABEL_BITS = 10
 _SECOND = 1_000_000_000
@@ -300,7 +308,7 @@ def _fill(
 # Assembly
 
 
-@kernel
+@inlined
 def _home(hi: np.uint64, lo: np.uint64, mask: int) -> int:
     return np.int64(mix(hi ^ (lo << np.uint64(1))) & np.uint64(mask))
 
@@ -368,6 +376,17 @@ def _begin_trace(
     pools.counts[SEQUENCE] += 1
     schedule(pools.wheel, row, last + quiet)
     return row
+
+
+@inlined
+def _expect_span(pools: Pools, batch: Batch, i: int) -> None:
+    """Brings near what will be touched for a span of the batch."""
+    if i >= batch.spans.size:
+        return
+    span = batch.spans[i]
+    prefetch(batch.payload, np.int64(span.name_at))
+    prefetch(pools.slots, _home(span.trace_hi, span.trace_lo, pools.slots.size - 1))
+    expect(pools.free_spans, pools.spans, _AHEAD)
 
 
 @allocating
@@ -446,6 +465,7 @@ def _ingest_spans(
     trace_hi = trace_lo = np.uint64(0)
     trace_row = NIL
     for i in range(batch.spans.size):
+        _expect_span(pools, batch, i + _AHEAD)
         span = batch.spans[i]
         if trace_row < 0 or span.trace_lo != trace_lo or span.trace_hi != trace_hi:
             trace_hi, trace_lo = span.trace_hi, span.trace_lo
@@ -674,6 +694,30 @@ def _below_its_like(
     return False
 
 
+@kernel
+def _fetch_traces(
+    pools: Pools, rows: npt.NDArray[np.int64], recent: RecentArrays, at: npt.NDArray[np.int64]
+) -> None:
+    """Brings near what settling some traces will touch.
+
+    Each list of spans is walked one miss after the other: side by side, they are waited for
+    together.
+    """
+    for t in range(rows.size):
+        trace = pools.traces[rows[t]]
+        at[t] = trace.head
+        prefetch(pools.slots, _home(trace.hi, trace.lo, pools.slots.size - 1))
+        expect_memory(recent, _trace_hash(trace.hi, trace.lo))
+    for _ in range(_FETCHED):
+        ended = True
+        for t in range(rows.size):
+            if at[t] >= 0:
+                at[t] = pools.spans[at[t]].next
+                ended = False
+        if ended:
+            return
+
+
 class Scratch(NamedTuple):
     """Room that `settle` works in, as long as the longest trace unless said otherwise."""
 
@@ -686,6 +730,8 @@ class Scratch(NamedTuple):
     slots: npt.NDArray[np.int64]
     budget: npt.NDArray[np.int64]
     """Shape (1,): steps that are left in a trace."""
+    at: npt.NDArray[np.int64]
+    """Shape (_SIDE_BY_SIDE,)."""
 
 
 @allocating
@@ -726,7 +772,8 @@ def settle(
     sources = np.empty(settled.size, np.int64)
     slots = np.empty(most, np.int64)
     budget = np.zeros(1, np.int64)
-    scratch = Scratch(table, arrived, by_start, sources, slots, budget)
+    at = np.empty(_SIDE_BY_SIDE, np.int64)
+    scratch = Scratch(table, arrived, by_start, sources, slots, budget, at)
     return _settle(pools, rows, recent, second, seconds, settled, starts, attempts, places, scratch)
 
 
@@ -743,9 +790,11 @@ def _settle(
     places: npt.NDArray[np.int64],
     scratch: Scratch,
 ) -> int:
-    table, arrived, by_start, sources, slots, budget = scratch
+    table, arrived, by_start, sources, slots, budget, at = scratch
     written = found = 0
     for t in range(rows.size):
+        if t % _SIDE_BY_SIDE == 0:
+            _fetch_traces(pools, rows[t : t + _SIDE_BY_SIDE], recent, at)
         trace = pools.traces[rows[t]]
         first = written
         starts[t] = first

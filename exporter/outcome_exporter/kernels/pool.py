@@ -8,12 +8,13 @@ rows whose round has not come. Inserting and removing is O(1); a tick costs what
 Rows are state and are checkpointed. Free lists and wheels follow from the rows and are rebuilt.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.jit import allocating, kernel
+from outcome_exporter.kernels.jit import allocating, inlined, kernel
+from outcome_exporter.kernels.words import prefetch
 from outcome_exporter.model import Table
 
 NIL = -1
@@ -21,6 +22,7 @@ NIL = -1
 
 _USED = 0
 _FREE = 1
+_CACHE_LINE = 64
 
 WHEEL_SLOTS = 4096
 """Seconds that a wheel spans in one round; a power of two."""
@@ -53,6 +55,14 @@ def take(free: Free) -> int:
     row = free.counts[_USED]
     free.counts[_USED] += 1
     return np.int64(row)
+
+
+@inlined
+def expect(free: Free, rows: Table, takes: int) -> None:
+    """Brings a row near that will be taken in so many takes."""
+    place = free.counts[_FREE] - takes
+    if place > 0:
+        prefetch(rows, np.int64(free.stack[place - 1]))
 
 
 @kernel
@@ -130,7 +140,7 @@ class Pool:
         whose limit is known gets that capacity at once.
         """
         timers = capacity if timed else 0
-        self.rows: Table = np.zeros(capacity, dtype)
+        self.rows: Table = _zeros(capacity, dtype)
         self.free = Free(np.zeros(capacity, np.int32), np.zeros(2, np.int64))
         self.wheel = Wheel(
             heads=np.full(WHEEL_SLOTS, NIL, np.int32),
@@ -155,11 +165,12 @@ class Pool:
         if needed <= capacity:
             return
         capacity = max(needed, capacity * 3 // 2)
-        self.rows = _grown(self.rows, capacity)
-        self.free = Free(_grown(self.free.stack, capacity), self.free.counts)
+        used = self.used
+        self.rows = _grown(self.rows, capacity, used)
+        self.free = Free(_grown(self.free.stack, capacity, used), self.free.counts)
         if self.wheel.due.size:
             self.wheel = Wheel(
-                self.wheel.heads, *(_grown(timers, capacity) for timers in self.wheel[1:])
+                self.wheel.heads, *(_grown(timers, capacity, used) for timers in self.wheel[1:])
             )
 
     def load(self, rows: Table) -> None:
@@ -175,7 +186,15 @@ class Pool:
         self.free.counts[_FREE] = dead.size
 
 
-def _grown(array: npt.NDArray[np.generic], size: int) -> npt.NDArray[np.generic]:
-    grown = np.zeros(size, array.dtype)
-    grown[: array.size] = array
+def _zeros(size: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Rows that begin with a cache line: one as long as a line then lies in one, not in two."""
+    room = np.zeros(size * dtype.itemsize + _CACHE_LINE, np.uint8)
+    first = -room.ctypes.data % _CACHE_LINE
+    return room[first : first + size * dtype.itemsize].view(dtype)
+
+
+def _grown(array: npt.NDArray[Any], size: int, used: int) -> npt.NDArray[Any]:
+    # Rows that were never taken are not copied: that would make room for them in earnest.
+    grown = _zeros(size, array.dtype)
+    grown[:used] = array[:used]
     return grown

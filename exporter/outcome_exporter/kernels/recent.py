@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.kernels.hashing import mix
-from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.jit import inlined, kernel
+from outcome_exporter.kernels.words import prefetch
 
 _FIRST = 0
 _SIZE = 1
@@ -37,6 +38,12 @@ def _slot(recent: RecentArrays, hashed: np.uint64) -> int:
     while recent.slots[slot] != 0 and recent.slots[slot] != hashed:
         slot = (slot + np.uint64(1)) & mask
     return np.int64(slot)
+
+
+@inlined
+def expect_memory(recent: RecentArrays, hashed: np.uint64) -> None:
+    """Brings near what `seen` and `remember` will touch."""
+    prefetch(recent.slots, np.int64(mix(hashed) & np.uint64(recent.slots.size - 1)))
 
 
 @kernel

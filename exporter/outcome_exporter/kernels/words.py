@@ -1,4 +1,4 @@
-"""What numba's arrays cannot say: pointers, and words that are not aligned.
+"""What numba's arrays cannot say: pointers, words that are not aligned, and what comes next.
 
 A pointer has no bounds, no reference count, and no negative places to be asked about: whoever takes
 one answers for every place it reads. Little-endian machines only.
@@ -39,9 +39,24 @@ def _lower_load_word(_context: Any, payload: Any, at: Any) -> Any:  # noqa: ANN4
     return types.uint64(payload, at), generate
 
 
+def _lower_prefetch(_context: Any, array: Any, place: Any) -> Any:  # noqa: ANN401
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        flags = [ir.IntType(32)(flag) for flag in (1, 3, 1)]  # to write to, for long, data
+        kind = ir.FunctionType(ir.VoidType(), [address.type, *(flag.type for flag in flags)])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
+        builder.call(fetch, [address, *flags])
+        return context.get_dummy_value()
+
+    return types.void(array, place), generate
+
+
 # The first element of an array, which must outlive the pointer.
 pointer = cast("Callable[[Any], Any]", intrinsic(_lower_pointer))
 # A row of a structured array, by a pointer to the first.
 row = cast("Callable[[Table, int], Any]", intrinsic(_lower_row))
 # 8 bytes from a place on as a little-endian number, however they are aligned.
 load_word = cast("Callable[[Bytes, int], int]", intrinsic(_lower_load_word))
+# Begins to bring a place of an array near, which may also lie outside: changes nothing but time.
+prefetch = cast("Callable[[Any, int], None]", intrinsic(_lower_prefetch))
