@@ -5,7 +5,6 @@ join keys are 128 bits as two uint64 (`hi`, `lo`), in network order: `hi` holds 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -156,8 +155,7 @@ SETTLED_SPAN = np.dtype(
 # Business events
 
 
-@dataclass(frozen=True, slots=True)
-class BusinessEvent:
+class BusinessEvent(NamedTuple):
     """A fact of the business."""
 
     source: str

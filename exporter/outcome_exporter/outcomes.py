@@ -16,16 +16,15 @@ import numpy.typing as npt
 
 from outcome_exporter.kernels import joining as k
 from outcome_exporter.kernels.pool import NIL, Pool, collect, next_busy, schedule
-from outcome_exporter.kernels.recent import Recent, remember
+from outcome_exporter.kernels.recent import Recent, remember_all
 from outcome_exporter.model import (
     ATTEMPT,
     CLAIM,
     JOIN_KEYS_MAX,
     VERDICT,
-    BusinessEvent,
     Table,
 )
-from outcome_exporter.plan import Arrays, Moved, Plan, event_hash, part
+from outcome_exporter.plan import Arrays, Moved, Plan, part
 from outcome_exporter.units import MILLIONTHS, SECOND
 
 COMBINATIONS_MAX = 10_000
@@ -142,12 +141,13 @@ class Outcomes:
         k.add_claims(self._plan.joins, state, claims, self._wait, self._moment(second), out)
         return _written(out)
 
-    def is_new(self, event: BusinessEvent, second: int) -> bool:
-        """Whether an event was not seen before, by its source and id; remembers it."""
-        self._events.reserve(1)
-        known = remember(self._events.arrays, event_hash(event), second, self._dedupe)
-        self.counts[k.DUPLICATE_EVENTS] += known
-        return not known
+    def are_new(self, identities: npt.NDArray[np.uint64], second: int) -> npt.NDArray[np.bool_]:
+        """Which events were not seen before, by their identities; remembers them."""
+        self._events.reserve(identities.size)
+        new = np.empty(identities.size, np.bool_)
+        remember_all(self._events.arrays, identities, second, self._dedupe, new)
+        self.counts[k.DUPLICATE_EVENTS] += identities.size - np.count_nonzero(new)
+        return new
 
     # What does not arrive
 

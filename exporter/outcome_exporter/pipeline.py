@@ -13,13 +13,14 @@ same early. So what comes out is a function of the log and the configuration alo
 Not thread-safe: the caller lets one thread in at a time.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from outcome_exporter.blame import Blame
 from outcome_exporter.buffers import Buffers
 from outcome_exporter.changes import Changes
-from outcome_exporter.claims import Reader
+from outcome_exporter.claims import Reader, identities
 from outcome_exporter.config import Config
 from outcome_exporter.errors import StateCorrupt
 from outcome_exporter.events import decode_cloudevents, decode_logs
@@ -181,9 +182,14 @@ class Pipeline:
             if self.changes.listens(event.type):
                 self.changes.take(event, self._event_time(event, arrival))
         # What no journey listens to is not remembered either: it would push out what matters.
-        wanted = (event for event in events if event.type in self.plan.event_types)
-        new = [event for event in wanted if self.outcomes.is_new(event, self.second)]
-        read = self._reader.read(new, [self._event_time(event, arrival) for event in new])
+        wanted = [event for event in events if event.type in self.plan.event_types]
+        if not wanted:
+            return
+        hashes = identities(wanted)
+        fresh = self.outcomes.are_new(hashes, self.second)
+        new = list(itertools.compress(wanted, fresh.tolist()))
+        times = [self._event_time(event, arrival) for event in new]
+        read = self._reader.read(new, times, hashes[fresh])
         if read.attempts.size:
             self._take_attempts(read.attempts)
         if read.claims.size:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.config import Config, JoinKey, Journey, SpanSelector, StandaloneSlo
-from outcome_exporter.kernels.hashing import SEED_HI, combine, hash_bytes
-from outcome_exporter.model import JOIN_KEYS_MAX, LABELS_MAX, BusinessEvent, Bytes
+from outcome_exporter.kernels.hashing import SEED_HI, hash_bytes
+from outcome_exporter.model import JOIN_KEYS_MAX, LABELS_MAX, Bytes
 
 SERVICE, VERSION, PEER, DB, DB_OLD, ADDRESS, STATUS, STATUS_OLD = range(8)
 """Indices of the attributes that every configuration wants."""
@@ -260,11 +260,6 @@ def text_hash(text: str, seed: np.uint64 = SEED_HI) -> np.uint64:
     """64-bit hash of a text."""
     source = np.frombuffer(text.encode(errors="replace"), np.uint8)
     return np.uint64(hash_bytes(source, 0, source.size, seed))
-
-
-def event_hash(event: BusinessEvent) -> np.uint64:
-    """64-bit hash of what identifies an event: its source and id."""
-    return np.uint64(combine(text_hash(event.source), text_hash(event.id)))
 
 
 def _event_within(journey: Journey, index: int) -> int:

@@ -101,6 +101,19 @@ def remember(recent: RecentArrays, hashed: np.uint64, second: int, seconds: int)
 
 
 @kernel
+def remember_all(
+    recent: RecentArrays,
+    hashes: npt.NDArray[np.uint64],
+    second: int,
+    seconds: int,
+    fresh: npt.NDArray[np.bool_],
+) -> None:
+    """Remembers hashes from `second` on for `seconds`; writes which of them were not yet."""
+    for i in range(hashes.size):
+        fresh[i] = not remember(recent, hashes[i], second, seconds)
+
+
+@kernel
 def _reinsert(old: RecentArrays, new: RecentArrays) -> None:
     for k in range(old.counts[_SIZE]):
         place = (old.counts[_FIRST] + k) % old.ring.size
