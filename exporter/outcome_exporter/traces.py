@@ -30,6 +30,9 @@ from outcome_exporter.units import HOUR, SECOND
 _CHUNK = 1 << 16
 """Spans settled at a time, at least one trace: what a tick holds in memory."""
 
+_ROOM = 1 << 23
+"""Spans that there is room for at once; should more be pending, the pools grow."""
+
 _CACHE_KEYS = 1 << 15
 _CACHE_LISTS = 1 << 17
 
@@ -56,8 +59,9 @@ class Traces:
         self._plan = plan
         self._quiet = max(-(-config.quiet // SECOND), 1)
         self._max_age = max(-(-config.max_age // SECOND), 1)
-        self.spans = Pool(assembly.PENDING_SPAN, limits.pending_spans, timed=False)
-        self.traces = Pool(assembly.PENDING_TRACE, limits.pending_spans)
+        room = min(limits.pending_spans, _ROOM)
+        self.spans = Pool(assembly.PENDING_SPAN, room, timed=False)
+        self.traces = Pool(assembly.PENDING_TRACE, room)
         self.candidates = Pool(ATTEMPT, timed=False)
         self._slots = np.full(4096, -1, np.int32)
         self.counts = np.zeros(assembly.COUNTS, np.int64)

@@ -112,3 +112,9 @@ def test_a_trace_without_a_quiet_time_settles_too():
     arrivals = [(START, [span(2, 1)]), (START + 3 * SECOND, [span(1, 0, "pay")])]
     pipeline = run(config(PAY, traces=traces), arrivals, START + 6 * SECOND)
     assert reasons(pipeline) == {"ok": 1}
+
+
+def test_a_limit_above_all_memory_is_one_that_is_never_reached():
+    limits = {"pending_spans": 1 << 50}
+    pipeline = run(config(PAY, limits=limits), [(START, [span(1, 0, "pay")])], START + MINUTE)
+    assert reasons(pipeline) == {"ok": 1}
