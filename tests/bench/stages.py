@@ -7,6 +7,7 @@ import gc
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -84,6 +85,7 @@ def figures(streams: list[Path]) -> Iterator[Figure]:
     run(one, payloads[:2])
     base = microseconds(one, payloads, spans)
     yield Figure("decode, assemble, settle, span metrics", f"{base:.2f} CPU s a million spans")
+    yield from by_stage(one)
     more = microseconds(one, twice, 2 * spans)
     yield Figure("growth: twice the spans", f"{more / base:.2f} times a span's cost")
     more = microseconds(one, payloads, spans, 1_000_000)
@@ -110,6 +112,50 @@ def figures(streams: list[Path]) -> Iterator[Figure]:
         count = sum(pipeline.decode(Kind.TRACES, payload).spans.size for payload in recorded)
         cost = microseconds(one, recorded, count)
         yield Figure(f"recorded, {stream.parent.name}", f"{cost:.2f} CPU s a million spans")
+
+
+def by_stage(configured: Config) -> Iterator[Figure]:
+    """What each stage takes of a span's cost, once as many spans settle as come."""
+    pipeline = Pipeline(configured)
+    taken: Counter[str] = Counter()
+
+    def timed(stage: str, work: Callable[..., object]) -> Callable[..., object]:
+        def measured(*arguments: object) -> object:
+            begun = time.thread_time()
+            result = work(*arguments)
+            taken[stage] += time.thread_time() - begun
+            return result
+
+        return measured
+
+    for stage, owner, name in (
+        ("take spans in", pipeline.traces, "ingest"),
+        ("settle traces", pipeline.traces, "settle"),
+        ("span metrics", pipeline.spanmetrics, "add"),
+        ("blame, learning", pipeline.blame, "observe"),
+        ("judge attempts", pipeline.outcomes, "add_attempts"),
+        ("events, without decoding", pipeline, "_take_events"),
+    ):
+        setattr(owner, name, timed(stage, getattr(owner, name)))
+    rounds = []
+    for number, request in enumerate(load.synthetic((1 + ROUNDS) * REQUESTS)):
+        arrival = load.BEGAN + number * APART + load.SECOND
+        for place, (stage, kind, payload) in enumerate(
+            (
+                ("decode spans", Kind.TRACES, request.payload),
+                ("decode events", Kind.CLOUDEVENTS, request.events),
+            )
+        ):
+            batch = timed(stage, pipeline.decode)(kind, payload)
+            pipeline.ingest(
+                Record(2 * number + place, arrival + place, kind, Encoding.NONE, payload, batch)
+            )
+        if (number + 1) % REQUESTS == 0:
+            rounds.append(dict(taken))
+            taken.clear()
+    for stage in rounds[-1]:
+        cost = statistics.median(each[stage] for each in rounds[1:]) / REQUESTS / load.SPANS
+        yield Figure(f"steady: {stage}", f"{cost * 1e6:.3f} CPU s a million spans")
 
 
 def resident_bytes() -> int:
