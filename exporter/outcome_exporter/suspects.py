@@ -129,6 +129,11 @@ class Suspects:
     def _used(self) -> int:
         return int(self.state.counts[k.PAIRS])
 
+    @property
+    def _written(self) -> int:
+        """Words of the ring that ever held something; one that is larger by now holds them too."""
+        return min(int(self.state.counts[k.HEAD]), self.state.ring.size)
+
     def suspects(self, journey: int) -> list[Suspect]:
         """The values that stand out now, those that differ most first."""
         if not self._on:
@@ -195,7 +200,7 @@ class Suspects:
     def dump(self) -> Arrays:
         """What a checkpoint keeps."""
         return {
-            "ring": self.state.ring,
+            "ring": self.state.ring[: self._written],
             "pairs": self.state.pairs[: self._used],
             "seen": self.state.seen[: self._used],
             "totals": self.state.totals,
@@ -213,8 +218,8 @@ class Suspects:
         state.counts[k.PAIRS] = 0
         if not moved.same_dimensions:
             return
-        if arrays["ring"].size == state.ring.size:
-            state.ring[:] = arrays["ring"]
+        if arrays["ring"].size == self._written:
+            state.ring[: self._written] = arrays["ring"]
             state.counts[k.VALID_FROM] = arrays["counts"][k.VALID_FROM]
         stays = moved.journeys >= 0
         state.totals[moved.journeys[stays]] = arrays["totals"][stays]
