@@ -8,8 +8,9 @@ A child on another machine whose clock differs is moved into its parent first, w
 the middle of it, as Jaeger's clock skew adjuster does. What begins after its parent ended is
 asynchronous, and nobody waited for it.
 
-Cost: one sort by end, then O(1) a span. A cycle of parents cannot be entered, since only a span's
-children are walked to and each span has one parent; only the root could come up again.
+Cost: O(1) a span; O(log spans) where siblings that start later end earlier. A cycle of parents
+cannot be entered, since only a span's children are walked to and each span has one parent; only
+the root could come up again.
 """
 
 from typing import NamedTuple
@@ -23,12 +24,13 @@ from outcome_exporter.model import Table
 
 _CLIENT = 3
 _SERVER = 2
+_PASSED_MAX = 32
+"""Siblings that a span may pass on its way to its place, on average."""
 
 
 class Scratch(NamedTuple):
     """Room for the spans of one trace; `head` and `own` are valid after a walk."""
 
-    order: npt.NDArray[np.int64]
     head: npt.NDArray[np.int64]
     """First child of a span, by end from the last; NIL where it has none."""
     following: npt.NDArray[np.int64]
@@ -51,29 +53,42 @@ def scratch(spans: int) -> Scratch:
         np.empty(spans, np.int64),
         np.empty(spans, np.int64),
         np.empty(spans, np.int64),
-        np.empty(spans, np.int64),
     )
 
 
 @allocating
 def link_children(spans: Table, first: int, count: int, room: Scratch) -> None:
     """Lists the children of every span of `spans[first : first + count]`, the last end first."""
-    order = room.order
+    head, following, ends = room.head, room.following, room.low
+    for k in range(count):
+        head[k] = NIL
+        ends[k] = spans[first + k].end
+    # Spans come by their start, and siblings that start later mostly end later: then each goes to
+    # the front. Sorting all spans by their end first took 7 of 54 ns a span.
+    passed = 0
+    for k in range(count):
+        parent = spans[first + k].parent
+        if parent >= 0:
+            before, child = NIL, head[parent]
+            while child >= 0 and ends[child] > ends[k]:
+                before, child = child, following[child]
+                passed += 1
+            following[k] = child
+            if before < 0:
+                head[parent] = k
+            else:
+                following[before] = k
+        if passed > _PASSED_MAX * count:
+            _link_sorted(spans, first, count, room)
+            return
+
+
+@allocating
+def _link_sorted(spans: Table, first: int, count: int, room: Scratch) -> None:
+    """The same whatever the order: for very many siblings, of which later ones end earlier."""
     for k in range(count):
         room.head[k] = NIL
-    if count <= 48:
-        for k in range(count):
-            end = spans[first + k].end
-            place = k
-            while place > 0 and spans[first + order[place - 1]].end > end:
-                order[place] = order[place - 1]
-                place -= 1
-            order[place] = k
-    else:
-        ends = np.empty(count, np.int64)
-        for k in range(count):
-            ends[k] = spans[first + k].end
-        order[:count] = np.argsort(ends, kind="mergesort")
+    order = np.argsort(room.low[:count], kind="mergesort")
     for n in range(count):
         k = order[n]
         parent = spans[first + k].parent
