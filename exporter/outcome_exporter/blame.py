@@ -14,7 +14,7 @@ never came: the first step that attempts usually go through and this one did not
     error     (e - n * p0) * (1 - 1 / z)     where two proportions differ, z > 2.5
     latency   n * dms / D * (1 - 1 / t)      where Welch's t on log(1 + ms) > 3, among attempts
                                              that have the step; D is the journey's mean duration
-    stop      (k - n * p0) * (1 - 1 / z)     only in journeys without a failed span: the step after
+    stop      (k - n * p0) * (1 - 1 / z)     only in journeys whose spans never fail: the step after
                                              which a service now goes on no more, z > 8
 
 What is beyond history counts less one deviation of it, so that much that is certain goes before
@@ -37,7 +37,8 @@ fault in the first minute is blamed by its errors only. An attempt whose trace n
 began with an event, is unattributed.
 
 What `explain` tells of single attempts, the last `limits.explained` bad ones, is kept in memory
-alone: it begins anew when the process starts or the configuration is reloaded.
+alone: it begins anew when the process starts or the configuration is reloaded. Of attempts that
+wait for their event the spans of a sample are kept; of the others, which steps they reached.
 """
 
 import itertools
@@ -52,7 +53,7 @@ from outcome_exporter.kernels import blame as k
 from outcome_exporter.kernels.pool import NIL
 from outcome_exporter.model import SUPPORT_MIN, Table
 from outcome_exporter.plan import Arrays, Moved, Plan
-from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE
+from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE, SECOND
 
 SHARE_MIN = 0.3
 """Share of the bad outcomes that a cause must explain to be named."""
@@ -73,6 +74,8 @@ CHANGES_SECONDS = 86_400
 _STEPS_MAX = (k.SLOTS + 1) * k.SLOT_SECONDS // EVERY_SECONDS
 _PATH_SPANS = 32
 """Spans that there is room for, for each attempt that is remembered."""
+_WAITING = 4
+"""Attempts that are remembered, for each one that is watched while it waits for its event."""
 LIMITS = k.Limits(
     t=3.0,
     z=2.5,
@@ -146,6 +149,9 @@ class Blame:
             paths=np.zeros(limits.explained, k.PATH),
             spans=np.zeros(_PATH_SPANS * limits.explained, k.PATH_SPAN),
             counts=np.zeros(3, np.int64),
+            waiting=np.zeros(limits.explained // _WAITING, k.PATH),
+            waiting_spans=np.zeros(limits.explained // _WAITING * k.WAITING_SPANS, k.PATH_SPAN),
+            waits=np.array([_waits(plan, journey) for journey in plan.journeys], np.int64),
             slow=np.array([_slow_from(journey) for journey in plan.journeys], np.int64),
         )
         self._budget = np.array(
@@ -425,6 +431,13 @@ def _slow_from(journey: Journey) -> int:
     """The shortest duration that may make an attempt bad, in ns; -1 where none does."""
     limits = [slo.good.duration_below for slo in journey.slos] + [journey.slow_above]
     return min((limit for limit in limits if limit is not None), default=-1)
+
+
+def _waits(plan: Plan, journey: Journey) -> int:
+    """Seconds for which an attempt may wait for its event once its trace has settled."""
+    if journey.outcome is None:
+        return 0
+    return -(-(journey.outcome.within + plan.config.time.lateness) // SECOND) + 1
 
 
 def _staying(rows: Table, journeys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

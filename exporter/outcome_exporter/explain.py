@@ -180,9 +180,9 @@ def alternatives(attempt: dict[str, Any]) -> Iterator[str]:
 def weaknesses(attempt: dict[str, Any]) -> Iterator[str]:
     """What to doubt."""
     chosen = next((step for step in attempt["steps"] if step["chosen"]), None)
-    if not attempt["path"] and attempt["reason"] != "missed":
+    if not attempt["path"]:
         yield (
-            "its spans are not kept: it began with an event, its trace came in pieces, or newer "
+            "its spans are not kept: it began with an event, its trace came in pieces, or other "
             "attempts took their place"
         )
     if attempt["left_out"]:
@@ -222,6 +222,8 @@ def _timeline(attempt: dict[str, Any]) -> Table:
             Text(_ms(span["own_ms"]), style),
             Text(" ".join(notes), style),
         )
+    if attempt["cause"]["kind"] == "missing":
+        table.add_row(Text(f"  {_name(attempt['cause'])}", "bold red"), "", "", "◀ never came")
     return table
 
 

@@ -1,6 +1,7 @@
 """The critical path and blame against a slow, obvious reference, on traces of every shape."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,6 +101,24 @@ def test_the_critical_path_is_that_of_its_definition(rows, root):
     assert found == own_times(rows, root)
 
 
+def test_the_critical_path_of_very_many_siblings_is_found_in_time():
+    rows = np.zeros(20_001, SETTLED_SPAN)
+    rows["parent"][0], rows["parent"][1:] = -1, 0
+    rows["start"] = START + np.arange(rows.size)
+    rows["end"] = START + 2 * rows.size - np.arange(rows.size)
+    room = scratch(rows.size)
+    link_children(rows, 0, rows.size, room)
+    walk(rows, 0, rows.size, 0, room)
+    # They are nested: the one that ends last covers all others.
+    assert room.own[0] == rows[0]["end"] - rows[1]["end"] + 1
+    assert room.own[1] == rows[1]["end"] - rows[1]["start"]
+    assert (room.own[2:] == 0).all()
+    children = [int(room.head[0])]
+    while room.following[children[-1]] >= 0:
+        children.append(int(room.following[children[-1]]))
+    assert children == list(range(1, rows.size))
+
+
 @given(traces(), st.integers(0, 11))
 def test_the_times_of_the_critical_path_add_up_to_the_attempt(rows, root):
     root %= rows.size
@@ -141,6 +160,147 @@ def test_blame_sums_to_the_bad_and_shares_are_shares(batch, data):
         assert all(0 < share <= 1 for share in shares)
         assert sum(shares) <= 1 + 1e-9
     assert np.isfinite(blame.state.base).all()
+
+
+CULPRIT, OPERATION = 13, 14
+
+
+def below(rows, root, *, failed):
+    """A trace with one more span: what its attempt waits for in a service of its own."""
+    more = np.zeros(rows.size + 1, SETTLED_SPAN)
+    more[:-1] = rows
+    for name in ("start", "end"):
+        more[-1][name] = rows[root][name]
+    more[-1]["span_id"] = rows.size + 1
+    more[-1]["parent"] = root
+    more[-1]["service"], more[-1]["operation"], more[-1]["version"] = CULPRIT, OPERATION, 9
+    more[-1]["kind"] = 2
+    more[-1]["status"] = 2 if failed else 1
+    return more
+
+
+def settled(batch, roots, *, failed):
+    """What `observe` takes, of traces in which a service fails or does not."""
+    batch = [below(rows, root, failed=failed) for rows, root in zip(batch, roots, strict=True)]
+    spans = np.concatenate(batch)
+    starts = np.concatenate([[0], np.cumsum([rows.size for rows in batch])]).astype(np.int64)
+    places = starts[:-1] + roots
+    attempts = np.zeros(len(batch), ATTEMPT)
+    attempts["start"], attempts["end"] = spans[places]["start"], spans[places]["end"]
+    attempts["weight"] = 1_000_000
+    return spans, starts, attempts, places
+
+
+def at(second, spans, starts, attempts, places):
+    """The same at another time."""
+    later = (second - START // SECOND) * SECOND
+    spans, attempts = spans.copy(), attempts.copy()
+    for rows in (spans, attempts):
+        rows["start"] += later
+        rows["end"] += later
+    return spans, starts, attempts, places
+
+
+@given(st.lists(traces(), min_size=2, max_size=6), st.data())
+def test_a_fault_is_named_whatever_the_traces_around_it_look_like(batch, data):
+    roots = np.array([data.draw(st.integers(0, rows.size - 1)) for rows in batch], np.int64)
+    blame = Blame(Plan(CONFIG), {"bought": 12}.__getitem__)
+    second = START // SECOND
+    for failed, rounds in ((False, 36), (True, 6)):
+        traces_then = settled(batch, roots, failed=failed)
+        for _ in range(rounds):
+            blame.advance(second)
+            seen = at(second, *traces_then)
+            blame.observe(*seen)
+            if failed:
+                bad = seen[2].copy()
+                bad["error"] = ERROR
+                blame.give(bad, second)
+            second += 10
+    blame.advance(second)
+    for window in (60 * SECOND, 300 * SECOND):
+        found = blame.findings(0, window)
+        assert (CULPRIT, OPERATION, k.FAILURE) in {(f.service, f.operation, f.kind) for f in found}
+        assert all(0 < finding.share <= 1 for finding in found)
+        assert sum(finding.share for finding in found) <= 1 + 1e-9
+        assert found == sorted(found, key=lambda finding: -finding.share)
+
+
+def failing(weights, *, failures=(20, 0)):
+    """Findings where so many attempts of each kind failed, each standing for several."""
+    blame = Blame(Plan(CONFIG), {"bought": 12}.__getitem__)
+    rows = np.zeros(2, SETTLED_SPAN)
+    rows["parent"] = [-1, 0]
+    rows["span_id"] = [1, 2]
+    rows["start"], rows["end"] = START, START + 20 * 1_000_000
+    rows["kind"], rows["operation"], rows["version"] = 2, 6, 9
+    second = START // SECOND
+    for n in range(36 + 6):
+        blame.advance(second)
+        for which, weight in enumerate(weights):
+            rows["service"] = [2, 3 + which]
+            each = -(-failures[which] // 6) if n >= 36 else 0
+            for failed in [True] * each + [False] * (5 - each):
+                rows["status"] = 2 if failed else 1
+                attempts = np.zeros(1, ATTEMPT)
+                attempts["start"], attempts["end"] = rows[0]["start"], rows[0]["end"]
+                attempts["weight"] = weight * 1_000_000
+                seen = at(second, rows, np.array([0, 2]), attempts, np.zeros(1, np.int64))
+                blame.observe(*seen)
+                if failed:
+                    bad = seen[2].copy()
+                    bad["error"] = ERROR
+                    blame.give(bad, second)
+        second += 10
+    blame.advance(second)
+    return blame.findings(0, 60 * SECOND)
+
+
+def test_what_attempts_stand_for_does_not_change_what_is_chance():
+    one = failing((1, 1))
+    assert [finding.service for finding in one] == [3]
+    seven = failing((7, 7))
+    assert [finding[:4] for finding in seven] == [finding[:4] for finding in one]
+    assert seven[0].share == pytest.approx(one[0].share, rel=0.05)
+    # Four attempts are too few, whatever they stand for.
+    assert failing((100, 1), failures=(4, 0)) == []
+
+
+def test_shares_count_what_attempts_stand_for():
+    alike = failing((1, 1), failures=(18, 18))
+    assert {finding.service for finding in alike} == {3, 4}
+    assert alike[0].share == pytest.approx(alike[1].share)
+    sampled = {f.service: f.share for f in failing((3, 1), failures=(18, 18))}
+    assert sampled[3] / sampled[4] == pytest.approx(3, rel=0.1)
+
+
+def test_a_verdict_looks_at_no_step_of_a_journey_that_does_not_burn():
+    config = CONFIG.model_dump(mode="json", exclude_unset=True)
+    two = [config["journeys"][0] | {"name": name} for name in ("buy", "sell")]
+    blame = Blame(Plan(Config.model_validate({"journeys": two})), {"bought": 12}.__getitem__)
+    rows = np.zeros(1, SETTLED_SPAN)
+    rows["parent"], rows["service"], rows["status"] = -1, 2, 2
+    rows["start"], rows["end"] = START, START + 1_000_000
+    sums = blame._sums
+    sums.now[:] = np.nan
+
+    def burn(count):
+        attempts = np.zeros(2, ATTEMPT)
+        attempts["start"], attempts["end"] = rows[0]["start"], rows[0]["end"]
+        attempts["weight"], attempts["journey"] = 1_000_000, (0, 1)
+        blame.observe(rows, np.array([0, 1]), attempts, np.zeros(2, np.int64))
+        bad = np.repeat(attempts[1:], count)
+        bad["error"] = ERROR
+        blame.give(bad, START // SECOND)
+
+    blame.advance(START // SECOND)
+    burn(4)
+    blame.advance(START // SECOND + 10)
+    assert np.isnan(sums.now).all()
+    burn(4)
+    blame.advance(START // SECOND + 20)
+    looked_at = ~np.isnan(sums.now[0, : blame._used]).all(axis=1)
+    assert set(blame.state.steps["journey"][: blame._used][looked_at]) == {1}
 
 
 @given(st.lists(traces(), min_size=1, max_size=6))

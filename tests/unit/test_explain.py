@@ -1,13 +1,17 @@
 """Why an attempt was bad: what the exporter remembers, and what a person on call reads."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 
 import pytest
 from rich.console import Console
 from tests.scenario import START, Event, Span, records
+from typer.testing import CliRunner
 
 from outcome_exporter import evidence, explain
+from outcome_exporter.cli import app
 from outcome_exporter.config import Config
 from outcome_exporter.errors import ExplainError
 from outcome_exporter.pipeline import Pipeline
@@ -188,3 +192,139 @@ def test_what_is_no_trace_id_is_refused(trace_id):
 def test_where_no_exporter_answers_the_remedy_is_told():
     with pytest.raises(ExplainError, match="give its metrics port with --url"):
         explain.explain(Console(file=StringIO()), "http://127.0.0.1:1", {"trace_id": "1"}, None)
+
+
+MISSED, NOT_WATCHED = 700, 800
+ORDERED = 200
+"""Far more than are lost: what most attempts reach is missed."""
+
+
+def ordered(trace, at, *, reached=True):
+    """A shop that asks a bank and then a store, which says that the order is complete."""
+    far = 30 if reached else 15
+    spans = [
+        Span(trace, 1, at, at + far * MILLISECOND, service="shop"),
+        Span(trace, 2, at, at + 10 * MILLISECOND, parent=1, service="bank", name="charge"),
+    ]
+    if reached:
+        spans.append(
+            Span(trace, 3, at + 12 * MILLISECOND, at + 25 * MILLISECOND, 1, "store", "ship")
+        )
+    return spans
+
+
+@pytest.fixture(scope="module")
+def silent():
+    """Orders that came, one that never did, and more of them than are watched."""
+    journey = {
+        "name": "order",
+        "title": "A customer orders",
+        "attempt": {"span": {"service": "shop"}},
+        "join": ["trace_id"],
+        "outcome": {"event": "ordered", "within": "1m"},
+        "slos": [{"name": "came", "objective": 99, "good": {"achieved": True}}],
+    }
+    pipeline = Pipeline(
+        Config.model_validate({"limits": {"explained": 100}, "journeys": [journey]})
+    )
+    sent = []
+    for n in range(ORDERED):
+        at = START + n * 20 * SECOND
+        sent.append((at + SECOND, ordered(n + 1, at)))
+        sent.append((at + SECOND, [Event("ordered", f"{n}", at + SECOND, trace=n + 1)]))
+    at = START + (ORDERED + 10) * 20 * SECOND
+    lost = [MISSED, *range(NOT_WATCHED, NOT_WATCHED + 60)]
+    sent += [(at + SECOND, ordered(trace, at, reached=False)) for trace in lost]
+    for record in records(sent):
+        pipeline.ingest(record)
+    pipeline.advance(at + 300 * SECOND)
+    return pipeline
+
+
+def test_a_silent_failure_is_told_with_what_was_there_and_the_step_that_never_came(
+    silent, monkeypatch
+):
+    found = asked(silent, trace_id=f"{MISSED:032x}")
+    [told] = found["attempts"]
+    assert told["reason"] == "missed"
+    assert told["cause"] | {"version": ""} == {
+        "service": "store", "operation": "ship", "version": "", "kind": "missing"
+    }  # fmt: skip
+    assert [(span["service"], span["own_ms"]) for span in told["path"]] == [
+        ("shop", 5.0),
+        ("bank", 10.0),
+    ]
+    assert [(step["service"], step["operation"]) for step in told["absent"]] == [("store", "ship")]
+    text = printed(monkeypatch, found, trace_id=f"{MISSED:032x}")
+    [line] = [line for line in text.splitlines() if "◀ never came" in line]
+    assert line.strip().startswith("store ship")
+    assert "spans are not kept" not in text
+
+
+def test_of_silent_failures_beyond_those_that_are_watched_the_steps_are_told(silent, monkeypatch):
+    answers = [asked(silent, trace_id=f"{NOT_WATCHED + n:032x}") for n in range(60)]
+    told = [found["attempts"][0] for found in answers]
+    assert all(attempt["absent"] for attempt in told)
+    watched = sum(bool(attempt["path"]) for attempt in told)
+    assert 0 < watched < 25
+    unwatched = next(found for found in answers if not found["attempts"][0]["path"])
+    text = printed(monkeypatch, unwatched, trace_id=unwatched["trace_id"])
+    assert "It never reached store ship." in text
+    assert "spans are not kept" in text
+
+
+@pytest.fixture
+def guarded():
+    """A port that wants a token, and knows one journey."""
+
+    class Port(BaseHTTPRequestHandler):
+        def do_GET(self):
+            known = self.headers["Authorization"] == "Bearer s3cret"
+            answer = {"journey": "buy", "since_seconds": 3600, "bad": 0, "forgotten_before": None}
+            answer |= {"causes": [], "suspects": [], "changes": []}
+            body = json.dumps(answer).encode() if known else b"who are you?"
+            self.send_response(200 if known else 401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Port) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["explain", "--journey", "buy", *map(str, arguments)])
+
+
+def test_a_port_that_wants_a_token_is_told_with_the_option_that_gives_it(guarded, tmp_path):
+    refused = run("--url", guarded)
+    assert isinstance(refused.exception, ExplainError)
+    assert "it wants a token; give --token-file FILE" in str(refused.exception)
+    wrong = tmp_path / "wrong"
+    wrong.write_text("guess")
+    assert isinstance(run("--url", guarded, "--token-file", wrong).exception, ExplainError)
+
+
+def test_the_token_of_a_file_opens_the_port(guarded, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("s3cret\n")
+    answer = run("--url", guarded, "--token-file", token)
+    assert answer.exit_code == 0, answer.exception
+    assert "buy: 0 bad attempts" in answer.output
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_token_file_that_cannot_be_read_is_named(tmp_path, content):
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    answer = run("--token-file", file)
+    assert isinstance(answer.exception, ExplainError)
+    assert f"--token-file {file}" in str(answer.exception)

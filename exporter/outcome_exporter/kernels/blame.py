@@ -98,9 +98,10 @@ PATH = np.dtype(
         ("end", np.int64),
         ("first", np.int64),  # its first span, counted from the first one ever kept
         ("count", np.int32),
-        ("left_out", np.int32),  # spans beyond `PATH_SPANS_MAX`
+        ("left_out", np.int32),  # spans that there was no room for
         ("origin", np.int32),  # steps, as in ATTEMPT
         ("slowest", np.int32),
+        ("until", np.int64),  # of one that waits: second until which its place is its own
         ("journey", np.uint16),
     ],
     align=True,
@@ -120,6 +121,8 @@ PATH_SPAN = np.dtype(
 )
 PATH_SPANS_MAX = 200
 """Spans that are kept of one attempt."""
+WAITING_SPANS = 32
+"""The same, while it waits for its event."""
 
 # Places in `Memory.counts`
 TOLDS, PATHS, PATH_SPANS = range(3)
@@ -180,13 +183,20 @@ class State(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Evidence of the last bad attempts: rings."""
+    """Evidence of the last bad attempts: rings, and what waits to be known as one."""
 
     told: Table
     paths: Table
     spans: Table
     counts: npt.NDArray[np.int64]
     """Rows ever written to each."""
+    waiting: Table
+    """PATH of attempts that were fine so far and wait for their event: each has one place, by a
+    hash, and leaves it to another only once it cannot wait any more. So they are a sample."""
+    waiting_spans: Table
+    """PATH_SPAN, `WAITING_SPANS` a place."""
+    waits: npt.NDArray[np.int64]
+    """Shape (journeys,): seconds for which an attempt may wait; 0: for nothing."""
     slow: npt.NDArray[np.int64]
     """Shape (journeys,): ns from which on an attempt may turn out bad for it; -1: never."""
 
@@ -447,6 +457,10 @@ def observe(
         slow = memory.slow[np.int64(attempts[i].journey)]
         if attempts[i].error != 0 or 0 <= slow <= attempts[i].end - attempts[i].start:
             _keep_path(memory, spans, first, count, root, room.own, work, attempts[i])
+        elif memory.waits[np.int64(attempts[i].journey)] > 0:
+            _let_wait(
+                memory, state.clock[0], spans, first, count, root, room.own, work, attempts[i]
+            )
 
 
 @kernel
@@ -460,29 +474,100 @@ def _keep_path(
     work: Work,
     attempt: Row,
 ) -> None:
-    """Writes down which spans an attempt waited for, and which failed."""
+    """Writes down the path of an attempt that is bad, or may turn out so."""
     path = memory.paths[memory.counts[PATHS] % memory.paths.size]
     memory.counts[PATHS] += 1
+    path.first = memory.counts[PATH_SPANS]
+    _write_path(path, memory.spans, PATH_SPANS_MAX, spans, first, count, root, own, work, attempt)
+    memory.counts[PATH_SPANS] += path.count
+
+
+@kernel
+def _waiting_place(memory: Memory, attempt: Row) -> int:
+    key = combine(np.uint64(attempt.trace_hi), np.uint64(attempt.trace_lo))
+    key = combine(key, np.uint64(attempt.journey))
+    return np.int64(key % np.uint64(memory.waiting.size))
+
+
+@kernel
+def _let_wait(
+    memory: Memory,
+    second: int,
+    spans: Table,
+    first: int,
+    count: int,
+    root: int,
+    own: npt.NDArray[np.int64],
+    work: Work,
+    attempt: Row,
+) -> None:
+    """Writes down the path of an attempt whose event may never come, where there is a place."""
+    place = _waiting_place(memory, attempt)
+    path = memory.waiting[place]
+    if path.until > second:
+        return
+    path.until = second + memory.waits[np.int64(attempt.journey)]
+    path.first = place * WAITING_SPANS
+    _write_path(
+        path, memory.waiting_spans, WAITING_SPANS, spans, first, count, root, own, work, attempt
+    )
+
+
+@kernel
+def _keep_waiting(memory: Memory, attempt: Row) -> None:
+    """Its event never came: what was written down while it waited is kept with the others."""
+    waited = memory.waiting[_waiting_place(memory, attempt)]
+    if (
+        waited.trace_lo != attempt.trace_lo
+        or waited.trace_hi != attempt.trace_hi
+        or waited.start != attempt.start
+        or waited.journey != attempt.journey
+    ):
+        return
+    place = memory.counts[PATHS] % memory.paths.size
+    memory.counts[PATHS] += 1
+    memory.paths[place] = waited
+    path, at = memory.paths[place], np.int64(waited.first)
+    path.first = memory.counts[PATH_SPANS]
+    for n in range(path.count):
+        row = memory.counts[PATH_SPANS] % memory.spans.size
+        memory.spans[row] = memory.waiting_spans[at + n]
+        memory.counts[PATH_SPANS] += 1
+    waited.until = 0
+
+
+@kernel
+def _write_path(
+    path: Row,
+    kept: Table,
+    most: int,
+    spans: Table,
+    first: int,
+    count: int,
+    root: int,
+    own: npt.NDArray[np.int64],
+    work: Work,
+    attempt: Row,
+) -> None:
+    """Writes down which spans an attempt waited for, and which failed, from `path.first` on."""
     path.trace_hi, path.trace_lo = attempt.trace_hi, attempt.trace_lo
     path.start, path.end = attempt.start, attempt.end
     path.journey = attempt.journey
     path.origin, path.slowest = attempt.origin, attempt.slowest
-    path.first = memory.counts[PATH_SPANS]
     path.count = path.left_out = 0
     for k in range(count):
         span = spans[first + k]
         failed = own[k] >= 0 and span.status == _STATUS_ERROR
         if own[k] <= 0 and not failed and k != root:
             continue
-        if path.count == PATH_SPANS_MAX:
+        if path.count == most:
             path.left_out += 1
             continue
         depth, above = 0, k
         while above != root and spans[first + above].parent >= 0 and depth < PATH_SPANS_MAX:
             above = np.int64(spans[first + above].parent)
             depth += 1
-        row = memory.spans[memory.counts[PATH_SPANS] % memory.spans.size]
-        memory.counts[PATH_SPANS] += 1
+        row = kept[(path.first + path.count) % kept.size]
         path.count += 1
         row.start, row.length = span.start - attempt.start, span.end - span.start
         row.own = own[k]
@@ -563,7 +648,9 @@ def _attempt(
             score = state.score[culprit, FAILURE]
             if score > origin_score or (score == origin_score and span.end >= origin_end):
                 origin, origin_score, origin_end = culprit, score, span.end
-    _stops(state, spans, first, count, root, work, journey, slot, weight)
+    # Where spans say that they failed, nobody asks after which one it stopped.
+    if state.past[journey, FAILED] == 0:
+        _stops(state, spans, first, count, root, work, journey, slot, weight)
     attempt.present = present
     attempt.origin = origin
     if state.below[journey] and errors > 0:
@@ -873,6 +960,9 @@ def _sum_steps(
         known = state.steps[row]
         if not sums.burns[known.journey]:
             continue
+        # Where spans failed in the shortest they did in all, and nobody asks who stopped.
+        if known.version == STOP and sums.journeys_now[0, known.journey, FAILED] > 0:
+            continue
         for age in range(SLOTS):
             place = (newest - age) % SLOTS
             seen = state.recent[row, place]
@@ -959,7 +1049,7 @@ def weigh(
             if known.version == STOP:
                 parent = known.first
                 hits, before, of = now[row, ATTEMPTS], past[row, ATTEMPTS], past[parent, SPANS]
-                failed = sums.journeys_now[i, journey, FAILED] > 0
+                failed = sums.journeys_now[i, journey, FAILED] > 0 or tries[FAILED] > 0
                 if failed or hits == 0 or of < HISTORY_MIN * each_past:
                     continue
                 z = _z(hits / each, begun[parent] / each, before / each_past, of / each_past)
@@ -1299,6 +1389,8 @@ def give(state: State, bad: Table, second: int, memory: Memory) -> None:
     for i in range(bad.size):
         attempt = bad[i]
         row = _cause_of(state, attempt, second)
+        if attempt.error == MISSED:
+            _keep_waiting(memory, attempt)
         told = memory.told[memory.counts[TOLDS] % memory.told.size]
         memory.counts[TOLDS] += 1
         told.trace_hi, told.trace_lo = attempt.trace_hi, attempt.trace_lo
