@@ -66,6 +66,8 @@ class Histories:
 
     def add(self, verdicts: Table) -> None:
         """Counts VERDICT rows, of whichever SLOs."""
+        if not self._places.size:
+            return
         minutes = verdicts["time"] // MINUTE
         known, places = self._known(verdicts["slo"], minutes)
         at = (places, verdicts["bad"][known].astype(np.int64), minutes[known] % self._size)
