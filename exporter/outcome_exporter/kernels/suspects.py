@@ -225,6 +225,9 @@ def forget_pairs(state: State) -> None:
         if some:
             if used != row:
                 state.pairs[used] = pair
-                state.seen[used] = state.seen[row]
+                # One by one: assigning a slice makes a copy, which a kernel has no room for.
+                for minute in range(MINUTES):
+                    for verdict in range(state.seen.shape[2]):
+                        state.seen[used, minute, verdict] = state.seen[row, minute, verdict]
             used += 1
     state.counts[PAIRS] = used
