@@ -195,6 +195,21 @@ def test_four_failures_are_too_few():
     assert read(pipeline, series.SUSPECT_SCORE) == {}
 
 
+def test_a_value_that_explains_few_of_the_bad_is_not_named():
+    def attempts(bad_pod):
+        for number in range(240):
+            time = START + number * SECOND
+            pod = "payment-7c9" if number < bad_pod else "payment-4f2"
+            spans = [("frontend", {}, {}), ("payment", {"k8s.pod.name": pod}, {})]
+            bad = number < 40  # the first ones, on whatever pod
+            yield time + SECOND, attempt(number + 1, time, bad=bad, spans=spans)
+
+    few = run(config(BUY), list(attempts(7)), START + 260 * SECOND)
+    assert read(few, series.SUSPECT_SCORE) == {}
+    enough = run(config(BUY), list(attempts(8)), START + 260 * SECOND)
+    assert read(enough, series.SUSPECT_SCORE) == {("buy", "k8s.pod.name", "payment-7c9"): 0.2}
+
+
 def test_an_outage_of_five_minutes_is_compared_with_the_hour():
     before = one_pod_of_three(share=0)
     later = [
