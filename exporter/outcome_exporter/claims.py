@@ -135,7 +135,7 @@ class Reader:
 def _meaning(j: int, journey: Journey, side: str) -> _Meaning:
     """`side` of the join rules, of the value and of the user is where to look."""
     paths = [getattr(rule, side) if isinstance(rule, JoinKey) else None for rule in journey.join]
-    value, user = (each and getattr(each, side) for each in (journey.value, journey.user))
+    value, user = (getattr(each, side, None) for each in (journey.value, journey.user))
     unused = (None,) * (JOIN_KEYS_MAX - len(paths))
     return _Meaning(j, (*paths, *unused), value, user)
 

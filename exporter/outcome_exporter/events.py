@@ -159,7 +159,7 @@ def _check_bounds(where: str, value: Json, levels: int) -> None:
     if isinstance(value, dict):
         if max(map(len, value), default=0) > KEY_LENGTH_MAX:
             raise DecodeError(f"{where}: a key of more than {KEY_LENGTH_MAX} characters")
-        inside = value.values()
+        inside: Iterable[Json] = value.values()
     elif isinstance(value, list):
         inside = value
     else:
