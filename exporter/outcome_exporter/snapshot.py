@@ -176,15 +176,22 @@ def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]
 
 def changes(pipeline: Pipeline) -> list[Change]:
     """What changed in the last day, told by events or seen in spans; each version once."""
-    told = pipeline.changes.changes((pipeline.second or 0) * SECOND)
-    known = {(change.service, change.version) for change in told}
     text = pipeline.traces.texts.text
-    seen = (
+    seen = [
         Change(
             text(new.service), "version", text(new.version), text(new.previous), new.second * SECOND
         )
         for new in pipeline.blame.changes()
-    )
+    ]
+    # Events seldom say what was there before; spans do.
+    before = {(change.service, change.version): change.previous for change in seen}
+    told = [
+        change._replace(
+            previous=change.previous or before.get((change.service, change.version), "")
+        )
+        for change in pipeline.changes.changes((pipeline.second or 0) * SECOND)
+    ]
+    known = {(change.service, change.version) for change in told}
     return [*told, *(each for each in seen if (each.service, each.version) not in known)]
 
 

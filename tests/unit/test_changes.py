@@ -222,7 +222,7 @@ def test_a_version_that_a_deployment_told_and_spans_showed_is_told_once():
     log = sorted([*spans, (event.time, [event])], key=lambda pair: pair[0])
     told_too = run(config(BUY), log, START + 90 * SECOND)
     assert read(told_too, series.CHANGE_INFO) == {
-        ("frontend", "deployment", "1.8.2", ""): START // SECOND + 25
+        ("frontend", "deployment", "1.8.2", "1.8.1"): START // SECOND + 25
     }
 
 
