@@ -267,10 +267,10 @@ def test_what_attempts_stand_for_does_not_change_what_is_chance():
 
 
 def test_shares_count_what_attempts_stand_for():
-    alike = failing((1, 1), failures=(18, 18))
+    alike = failing((1, 1), failures=(30, 30))
     assert {finding.service for finding in alike} == {3, 4}
     assert alike[0].share == pytest.approx(alike[1].share)
-    sampled = {f.service: f.share for f in failing((3, 1), failures=(18, 18))}
+    sampled = {f.service: f.share for f in failing((3, 1), failures=(30, 30))}
     assert sampled[3] / sampled[4] == pytest.approx(3, rel=0.1)
 
 
