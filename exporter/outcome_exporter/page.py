@@ -9,9 +9,9 @@ The order is that of need: a sentence on how it stands, the promises (SLOs) wors
 happened on each journey, to whom, at what cost, and what causes it; at last the exporter's health.
 
 A promise is
-    burning    both windows of a paging tier burn faster than its threshold
+    burning    a paging tier fires: both windows burn above its threshold, with enough events
     spent      its budget is gone, though it burns no faster than allowed now
-    smoulders  both windows of a ticket tier burn
+    smoulders  a ticket tier fires
     kept       none of these
     idle       kept, and without traffic in the last hour: says nothing, so it is not green
 """
@@ -348,11 +348,7 @@ def _state(slo: Slo, remaining: float, read: _Reader) -> tuple[State, str]:
     """How an SLO stands, and the short window of the tier that says so, else its own window."""
     firing: dict[str, str] = {}
     for (name, severity, long, short), threshold in read.table(series.SLO_ALERT_THRESHOLD).items():
-        if name == slo.name and all(
-            # A burn of 1 or less lasts the window, however low a short window's threshold is.
-            read.value(series.SLO_BURN_RATE, name, window) > max(threshold, 1.0)
-            for window in (long, short)
-        ):
+        if name == slo.name and _fires(name, threshold, long, short, read):
             shortest = min(firing.get(severity, short), short, key=parse_duration)
             firing[severity] = shortest
     own = format_duration(slo.window)
@@ -365,6 +361,19 @@ def _state(slo: Slo, remaining: float, read: _Reader) -> tuple[State, str]:
     if read.value(series.SLO_TRAFFIC_STATE, slo.name, "none"):
         return State.IDLE, own
     return State.KEPT, own
+
+
+def _fires(slo: str, threshold: float, long: str, short: str, read: _Reader) -> bool:
+    """Whether an alert tier fires, as `alerting.firing` asks it, and something is being lost."""
+    good, bad = (
+        read.value(series.SLO_WINDOW_EVENTS, slo, long, result) for result in ("good", "bad")
+    )
+    return (
+        # A burn of 1 or less lasts the window, however low a threshold is.
+        all(read.value(series.SLO_BURN_RATE, slo, w) > max(threshold, 1) for w in (long, short))
+        and bad >= read.value(series.SLO_ALERT_MIN_BAD, slo)
+        and good + bad >= read.value(series.SLO_ALERT_MIN, slo)
+    )
 
 
 def _goal(slo: Slo) -> str:

@@ -48,7 +48,7 @@ def test_sigterm_under_load_finishes_checkpoints_and_exits_with_0(config):
         assert exporter.terminate() == 0
         assert time.monotonic() - began < SECONDS_MAX
         answer = slow.getresponse()
-        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert (answer.status, answer.headers["Retry-After"], answer.read()) == (503, "1", b"")
         with pytest.raises(grpc.RpcError):
             stuck.result()
         never.put(None)

@@ -328,6 +328,7 @@ def test_grpc_requests_whose_message_does_not_come_shut_nobody_out(monkeypatch):
                 )
             )
             good.unary_unary(EXPORT)(GOOD, timeout=20)
+            until(lambda: sum(call.done() for call in calls) >= 8, 20)
             for _ in calls:
                 never.put(None)
             assert sum(call.exception() is not None for call in calls) >= 8
