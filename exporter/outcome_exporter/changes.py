@@ -36,7 +36,7 @@ from outcome_exporter.config import Config
 from outcome_exporter.events import lookup, text_of
 from outcome_exporter.model import BusinessEvent
 from outcome_exporter.plan import Arrays
-from outcome_exporter.units import DAY, HOUR
+from outcome_exporter.units import DAY, HOUR, MINUTE, SECOND
 
 DEPLOYMENT, ROLLBACK, FLAG = "deployment", "rollback", "flag"
 FLAG_EVENT = "feature_flag.evaluation"
@@ -49,6 +49,15 @@ _VERSIONS_MAX = 20
 _DIGEST = re.compile(r"(?:sha\d+:)?([0-9a-f]{12})[0-9a-f]{28,}")
 _CDEVENT = re.compile(r"dev\.cdevents\.service\.(deployed|upgraded|rolledback)\..+")
 _CDEVENT_KINDS = {"deployed": DEPLOYMENT, "upgraded": DEPLOYMENT, "rolledback": ROLLBACK}
+
+
+def followed(changed: float, began: float) -> bool:
+    """Whether pain that began then may come of a change, both in seconds.
+
+    In the two hours after it, or the minute before: clocks differ, and an event may be sent once
+    all is done.
+    """
+    return -MINUTE <= (began - changed) * SECOND <= 2 * HOUR
 
 
 class Change(NamedTuple):

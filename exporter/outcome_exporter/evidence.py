@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from outcome_exporter.blame import Blame
+from outcome_exporter.changes import followed
 from outcome_exporter.kernels import blame as k
 from outcome_exporter.model import MISSED, NO_VALUE, REASONS, Row
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.question import Asked
 from outcome_exporter.snapshot import changes
-from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE, SECOND
+from outcome_exporter.units import MILLIONTHS, MINUTE, SECOND
 
 _NOW = 5 * MINUTE
 """Window of what is blamed now."""
 _VERSION = "service.version"
-_FOLLOWS = 2 * HOUR
 _EXAMPLES = 3
 _MS = 1e6
 
@@ -70,9 +70,14 @@ def _journey(pipeline: Pipeline, asked: Asked) -> object | None:
         "bad": int(rows.size),
         "forgotten_before": int(everything["time"].min()) // SECOND if forgotten else None,
         "causes": causes,
-        "suspects": _suspects(pipeline, names.index(asked.journey)),
-        "changes": _changes(pipeline, names.index(asked.journey)),
+        **_around(pipeline, names.index(asked.journey)),
     }
+
+
+def _around(pipeline: Pipeline, journey: int) -> dict[str, Any]:
+    """What stands beside the causes of a journey now."""
+    suspects = _suspects(pipeline, journey)
+    return {"suspects": suspects, "changes": _changes(pipeline, journey, suspects)}
 
 
 def _suspects(pipeline: Pipeline, journey: int) -> list[dict[str, Any]]:
@@ -89,16 +94,17 @@ def _suspects(pipeline: Pipeline, journey: int) -> list[dict[str, Any]]:
     ]
 
 
-def _changes(pipeline: Pipeline, journey: int) -> list[dict[str, Any]]:
+def _changes(
+    pipeline: Pipeline, journey: int, suspects: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Changes that may be to blame for what hurts a journey now, and why each is thought so.
 
     `differs`: the new version serves beside another one, and bad attempts went through it more
-    often than good ones. `followed`: its service is blamed now, for what began in the two hours
-    after it (or the minute before: clocks, and events that are sent once all is done).
+    often than good ones. `followed`: its service is blamed now, for what may come of it.
     """
     differs = {
         (suspect["service"], suspect["value"])
-        for suspect in _suspects(pipeline, journey)
+        for suspect in suspects
         if suspect["dimension"] == _VERSION
     }
     began: dict[str, int] = {}
@@ -111,18 +117,21 @@ def _changes(pipeline: Pipeline, journey: int) -> list[dict[str, Any]]:
     found = []
     for change in changes(pipeline):
         since = began.get(change.service)
-        followed = since is not None and -MINUTE <= since - change.time <= _FOLLOWS
-        if (change.service, change.version) in differs or followed:
-            why = "differs" if (change.service, change.version) in differs else "followed"
-            before = None if since is None else (since - change.time) / SECOND
-            found.append(
-                {
-                    **change._asdict(),
-                    "time": change.time / SECOND,
-                    "why": why,
-                    "seconds_before": before,
-                }
-            )
+        if (change.service, change.version) in differs:
+            why = "differs"
+        elif since is not None and followed(change.time / SECOND, since / SECOND):
+            why = "followed"
+        else:
+            continue
+        before = None if since is None else (since - change.time) / SECOND
+        found.append(
+            {
+                **change._asdict(),
+                "time": change.time / SECOND,
+                "why": why,
+                "seconds_before": before,
+            }
+        )
     return found
 
 
@@ -171,8 +180,7 @@ def _attempt(pipeline: Pipeline, row: Row) -> dict[str, Any]:
         "path": [] if path is None else _spans(pipeline, path, cause),
         "steps": [] if path is None else _steps(pipeline, path, cause),
         "absent": _absent(pipeline, row) if row["reason"] == MISSED else [],
-        "suspects": _suspects(pipeline, int(row["journey"])),
-        "changes": _changes(pipeline, int(row["journey"])),
+        **_around(pipeline, int(row["journey"])),
         "resources": _resources(pipeline, cause["service"], int(row["time"])),
     }
 

@@ -31,6 +31,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from outcome_exporter import series, words
+from outcome_exporter.changes import followed
 from outcome_exporter.config import Config, Journey, JourneySlo, Promised, Slo
 from outcome_exporter.model import Histogram, Sample, Snapshot
 from outcome_exporter.series import Family
@@ -49,8 +50,6 @@ _BEHIND_SECONDS = 60.0
 """A lag from which the page warns that its numbers are old."""
 _CAUSES_MAX = 5
 _SUSPECTS_MAX = 3
-_FOLLOWS = 2 * 3600
-"""Seconds after a change in which what begins may be its doing."""
 
 Tone = Literal["good", "warn", "bad", "idle"]
 
@@ -712,7 +711,7 @@ def _changes(
         f"{kind} {to} came {words.span(now - at)} ago" + (f", after {before}" if before else "")
         for (where, kind, to, before), at in read.table(series.CHANGE_INFO).items()
         if where == service
-        and ((to == version and version) or (kind != "version" and 0 <= began - at <= _FOLLOWS))
+        and ((to == version and version) or (kind != "version" and followed(at, began)))
     ]
 
 

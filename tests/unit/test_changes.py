@@ -1,11 +1,13 @@
 """Deployments, roll-backs and feature flags, as events tell them."""
 
+import math
+
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from tests.scenario import START, Event, Span, config, read, records, run
 
 from outcome_exporter import series
-from outcome_exporter.changes import KEPT
+from outcome_exporter.changes import KEPT, followed
 from outcome_exporter.model import Encoding, Kind, Record
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.units import HOUR, SECOND
@@ -253,3 +255,11 @@ def test_a_restart_forgets_no_change():
     restored.advance(START + HOUR)
     assert read(restored, series.CHANGE_INFO) == read(whole, series.CHANGE_INFO)
     assert (restored.changes.dump()["told"] == whole.changes.dump()["told"]).all()
+
+
+@pytest.mark.parametrize(
+    ("seconds_after", "may"),
+    [(-61, False), (-60, True), (0, True), (7_200, True), (7_201, False), (-math.inf, False)],
+)
+def test_pain_may_come_of_a_change_for_two_hours(seconds_after, may):
+    assert followed(1_000.0, 1_000.0 + seconds_after) is may
