@@ -40,7 +40,7 @@ from outcome_exporter import strict_json
 from outcome_exporter.errors import DecodeError
 from outcome_exporter.model import BusinessEvent, EventBatch
 from outcome_exporter.strict_json import Json
-from outcome_exporter.units import MINUTE, SECOND
+from outcome_exporter.units import SECOND
 
 EVENTS_MAX = 100_000
 """Events in one request."""
@@ -58,10 +58,9 @@ TIME_MAX = 2**63 - 1
 
 SPEC_VERSION = "1.0"
 
-_TIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))",
-    re.ASCII,
-)
+_SECOND = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)", re.ASCII)
+_AFTER_SECOND = re.compile(r"(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
+_SECOND_LENGTH = len("2024-05-01T12:00:00")
 _EPOCH = date(1970, 1, 1).toordinal()
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.IGNORECASE | re.ASCII
@@ -190,28 +189,33 @@ def parse_time(text: str) -> int:
     Raises:
         ValueError: It is no such time.
     """
-    match = _TIME.fullmatch(text)
+    match = _AFTER_SECOND.fullmatch(text, _SECOND_LENGTH)
     if match is None:
         raise ValueError(text)
-    day, hours, minutes, seconds, fraction, sign, hours_off, minutes_off = match.groups()
+    fraction, sign, hours_off, minutes_off = match.groups()
+    second = _second(text[:_SECOND_LENGTH])
+    if sign:
+        hour, minute = int(hours_off), int(minutes_off)
+        if hour > 23 or minute > 59:  # noqa: PLR2004 -- a clock's own bounds
+            raise ValueError(text)
+        off = (hour * 60 + minute) * 60
+        second += off if sign == "-" else -off
+    nanoseconds = int(fraction[:9].ljust(9, "0")) if fraction else 0
+    return _clamp(second * SECOND + nanoseconds)
+
+
+@functools.lru_cache(maxsize=1024)
+def _second(text: str) -> int:
+    """Seconds since 1970, before any offset: many events of a request are of one second."""
+    match = _SECOND.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    day, hours, minutes, seconds = match.groups()
     hour, minute, second = int(hours), int(minutes), int(seconds)
     if hour > 23 or minute > 59 or second > 60:  # noqa: PLR2004 -- a clock's own bounds
         raise ValueError(text)
-    minute += (_day(day) * 24 + hour) * 60
-    if sign:
-        hour, off = int(hours_off), int(minutes_off)
-        if hour > 23 or off > 59:  # noqa: PLR2004 -- as above
-            raise ValueError(text)
-        off += hour * 60
-        minute += off if sign == "-" else -off
-    nanoseconds = int(fraction[:9].ljust(9, "0")) if fraction else 0
-    return _clamp(minute * MINUTE + second * SECOND + nanoseconds)
-
-
-@functools.lru_cache(maxsize=64)
-def _day(text: str) -> int:
-    """Days since 1970: nearly all events of a request are of one."""
-    return date.fromisoformat(text).toordinal() - _EPOCH
+    days = date.fromisoformat(day).toordinal() - _EPOCH
+    return ((days * 24 + hour) * 60 + minute) * 60 + second
 
 
 def _clamp(time_unix_nano: int) -> int:
