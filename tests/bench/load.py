@@ -77,6 +77,12 @@ def synthetic(count: int, *, began: int = BEGAN, apart: int = SECOND // 5) -> It
         yield Request(request.tobytes(), _events(orders, number, sent), SPANS)
 
 
+def of_fleets(count: int, fleets: int) -> Iterator[bytes]:
+    """The synthetic requests, each behind one frontend from one of so many sets of services."""
+    for number, request in enumerate(synthetic(count)):
+        yield request.payload.replace(b"service-", b"svc%04d-" % (number % fleets))
+
+
 def small(count: int, *, began: int) -> Iterator[bytes]:
     """Requests of the spans of one service, an eighth of the others' size."""
     for request in synthetic(count, began=began, apart=SECOND // 100):

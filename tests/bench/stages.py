@@ -98,6 +98,13 @@ def figures(streams: list[Path]) -> Iterator[Figure]:
             microseconds(config(journeys=these), payloads, spans) for these in (before, after)
         )
         yield Figure(f"growth: {what}", f"{more / less:.2f} times a span's cost")
+    fleets = 50
+    more = microseconds(one, list(load.of_fleets(REQUESTS, fleets)), spans)
+    services = fleets * (load.SERVICES - 1) + 1
+    yield Figure(
+        f"growth: {services} services instead of {load.SERVICES}",
+        f"{more / base:.2f} times a span's cost",
+    )
     usual = ("service.version", "k8s.pod.name")
     less = microseconds(config(causes={"dimensions": ()}), payloads, spans)
     for what, dimensions in (
