@@ -4,7 +4,8 @@
     budget remaining = 1 - burn_rate over the SLO's own window
 
 An alert tier fires when a share of the whole budget is spent within a long window, and still
-being spent in a short one. On an SLO window W that is a burn rate of `budget_share * W / long`.
+being spent in a short one. On an SLO window W that is a burn rate of `budget_share * W / long`,
+yet never below 1: a slower burn keeps the budget, however short W is.
 
 Source:
     Google, The Site Reliability Workbook, chapter 5, "Alerting on SLOs", table 5-8: 2 % in 1 h,
@@ -35,7 +36,7 @@ class Tier:
 
     def threshold(self, window: int) -> float:
         """Burn rate above which the tier fires for an SLO over `window` nanoseconds."""
-        return float(self.budget_share * window / self.long_window)
+        return float(max(self.budget_share * window / self.long_window, Fraction(1)))
 
 
 TIERS = (

@@ -3,12 +3,11 @@
 Errors keep the exporter from starting; warnings are told and nothing else. Two rules need their
 reason:
 
-**Alert tiers.** A tier fires above a burn rate of `budget_share * window / long_window`, and an
-SLO's burn rate cannot exceed `1 / budget_ratio`, that of 100 % errors: at 90 % over 28 days it
-ends at 10, and the tier of 13.44 would never fire. Such a tier is not shown (`Slo.tiers`), and a
-warning says so, since the others still alert. Where no page tier is left nobody would be woken
-even by a total outage: that is an error. The same goes for tiers whose long window exceeds the
-SLO's own.
+**Alert tiers.** A tier fires above a burn rate (`burn.Tier.threshold`), and an SLO's burn rate
+cannot exceed `1 / budget_ratio`, that of 100 % errors: at 90 % over 28 days it ends at 10, and
+the tier of 13.44 would never fire. Such a tier is not shown (`Slo.tiers`), and a warning says so,
+since the others still alert. Where no page tier is left nobody would be woken even by a total
+outage: that is an error. The same goes for tiers whose long window exceeds the SLO's own.
 
 **Events have no duration and no status.** A journey that begins with an event can be judged by
 its outcome only, so criteria about errors and durations would hold always.
@@ -39,8 +38,6 @@ from outcome_exporter.units import DAY, HOUR, MINUTE, format_duration
 SERIES_MANY = 10_000
 """Series of one journey's labels above which a warning is due."""
 WINDOW_MAX = 366 * DAY
-THRESHOLD_LOW = 0.9
-"""A tier below it fires though the budget would last; 28 days at 10 % in 3 days give 0.93."""
 
 _RESERVED_LABELS = {*series.ATTEMPTS.labels, "le", "quantile", "__name__"}
 _SCRAPE_LABELS = {"job", "instance"}
@@ -404,41 +401,14 @@ def _tiers(slo: Slo, path: str) -> Iterator[Problem]:
                 f"of 100 % reach {highest:.4g}",
                 f"an objective of {_objective_for(tier, slo)} has it",
             )
-        elif threshold < THRESHOLD_LOW:
-            yield _warning(
-                f"{path}.window",
-                f"the {name} fires at a burn rate of {threshold:.2g}, although a budget spent "
-                f"more slowly than 1 outlasts its {window}",
-                "use 28d or 30d",
-            )
 
 
 def _own_tiers(slo: Slo, path: str) -> Iterator[Problem]:
-    """Problems of tiers that somebody chose: one that cannot fire is a mistake, no matter which."""
+    """Problems of tiers that somebody chose."""
     seen: set[tuple[str, int, int]] = set()
     for index, tier in enumerate(slo.wanted_tiers):
-        place, window = f"{path}[{index}]", format_duration(slo.window)
-        for key in ("long_window", "short_window"):
-            length = getattr(tier, key)
-            if not length or length % MINUTE:
-                problem = f"{format_duration(length)} is no whole number of minutes"
-                yield Problem(f"{place}.{key}", problem, "use 1h, or 5m")
-        if not tier.long_window:
-            continue
-        if tier.short_window >= tier.long_window:
-            problem = "is no shorter than the long window, so that it says nothing new"
-            yield Problem(f"{place}.short_window", problem, "use a twelfth of the long one")
-        if tier.long_window > slo.window:
-            problem = f"looks back further than the SLO's window, {window}"
-            yield Problem(f"{place}.long_window", problem, f"use at most {window}")
-        elif tier not in slo.tiers:
-            yield Problem(
-                f"{place}.budget",
-                f"no error rate can reach it: it fires at a burn rate of "
-                f"{tier.threshold(slo.window):.4g}, and errors of 100 % reach "
-                f"{float(1 / slo.budget):.4g}",
-                "use a smaller share of the budget, or a longer window",
-            )
+        place = f"{path}[{index}]"
+        yield from _own_tier(tier, slo, place)
         windows = (tier.severity, tier.long_window, tier.short_window)
         if windows in seen:
             yield Problem(place, f"the {_tier_name(tier)} stands here twice", "keep one of them")
@@ -446,6 +416,41 @@ def _own_tiers(slo: Slo, path: str) -> Iterator[Problem]:
     if not any(tier.severity == "page" for tier in slo.wanted_tiers):
         problem = "none of them pages: nobody is woken, even by a total outage"
         yield _warning(path, problem, "add one")
+
+
+def _own_tier(tier: burn.Tier, slo: Slo, place: str) -> Iterator[Problem]:
+    """Problems of one of them: that it cannot fire is a mistake, no matter which."""
+    for key in ("long_window", "short_window"):
+        length = getattr(tier, key)
+        if not length or length % MINUTE:
+            problem = f"{format_duration(length)} is no whole number of minutes"
+            yield Problem(f"{place}.{key}", problem, "use 1h, or 5m")
+    if not tier.long_window:
+        return
+    if tier.short_window >= tier.long_window:
+        problem = "is no shorter than the long window, so that it says nothing new"
+        yield Problem(f"{place}.short_window", problem, "use a twelfth of the long one")
+    if tier.long_window > slo.window:
+        window = format_duration(slo.window)
+        problem = f"looks back further than the SLO's window, {window}"
+        yield Problem(f"{place}.long_window", problem, f"use at most {window}")
+    elif tier not in slo.tiers:
+        yield Problem(
+            f"{place}.budget",
+            f"no error rate can reach it: it fires at a burn rate of "
+            f"{tier.threshold(slo.window):.4g}, and errors of 100 % reach "
+            f"{float(1 / slo.budget):.4g}",
+            "use a smaller share of the budget, or a longer window",
+        )
+    elif tier.budget_share * slo.window < tier.long_window:
+        burn_rate = float(tier.budget_share * slo.window / tier.long_window)
+        least = Decimal(100 * tier.long_window) / slo.window
+        yield _warning(
+            f"{place}.budget",
+            f"a burn rate of {burn_rate:.2g} keeps the budget, so the {_tier_name(tier)} waits "
+            "for more than 1",
+            f"use at least {least.quantize(Decimal('0.1'), ROUND_CEILING)}",
+        )
 
 
 def _no_page(slo: Slo, path: str) -> Problem:

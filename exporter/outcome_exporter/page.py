@@ -363,13 +363,12 @@ def _state(slo: Slo, remaining: float, read: _Reader) -> tuple[State, str]:
 
 
 def _fires(slo: str, threshold: float, long: str, short: str, read: _Reader) -> bool:
-    """Whether an alert tier fires, as `alerting.firing` asks it, and something is being lost."""
+    """Whether an alert tier fires, as `alerting.firing` asks it."""
     good, bad = (
         read.value(series.SLO_WINDOW_EVENTS, slo, long, result) for result in ("good", "bad")
     )
     return (
-        # A burn of 1 or less lasts the window, however low a threshold is.
-        all(read.value(series.SLO_BURN_RATE, slo, w) > max(threshold, 1) for w in (long, short))
+        all(read.value(series.SLO_BURN_RATE, slo, w) > threshold for w in (long, short))
         and bad >= read.value(series.SLO_ALERT_MIN_BAD, slo)
         and good + bad >= read.value(series.SLO_ALERT_MIN, slo)
     )
