@@ -1,13 +1,15 @@
 """Real receivers on ephemeral ports, in front of an intake that keeps everything in memory."""
 
 import http.client
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from google.protobuf.message import DecodeError as ProtobufError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -151,3 +153,12 @@ def running(inbox: Inbox | None = None, *, read_seconds: float = 20) -> Iterator
     finally:
         rpc.stop(1)
         web.stop(1)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(2_000):
+        if condition():
+            return
+        pause.wait(0.005)
+    pytest.fail("it did not become true within 10 s")

@@ -1,6 +1,7 @@
 import json
 import logging
 import random
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,7 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from tests import otlp_samples as samples
-from tests.receivers import LIMIT_BYTES, Inbox, running
+from tests.receivers import LIMIT_BYTES, Inbox, running, wait_until
 
 from outcome_exporter import series
 from outcome_exporter.errors import ListenError, LogCorrupt, Overloaded
@@ -99,6 +100,19 @@ def test_an_empty_request_is_accepted(exporter, call, method, compression):
     assert exporter.inbox.records == []
 
 
+@pytest.mark.parametrize("method", [TRACES, LOGS, METRICS])
+def test_a_call_without_a_message_is_refused(exporter, method):
+    with grpc.insecure_channel(f"127.0.0.1:{exporter.grpc_port}") as channel:
+        error = refusal_of(
+            lambda method, messages, _: channel.stream_unary(method)(iter(messages), timeout=20),
+            method,
+            [],
+        )
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert re.fullmatch(r"no message came; send one Export\w+ServiceRequest", error.details())
+    assert details_of(error).message == error.details()
+
+
 def test_what_was_left_out_is_told(exporter, call):
     spans = samples.traces(samples.SPAN, {**samples.SPAN, "traceId": "00" * 16})
     answer = call(TRACES, payload_of(spans, ExportTraceServiceRequest))
@@ -168,9 +182,23 @@ def test_a_refusal_has_its_code_and_a_status(exporter, call, method, case):
     assert exporter.inbox.records == []
 
 
-def test_a_message_above_the_limit_is_resource_exhausted(call):
-    error = refusal_of(call, TRACES, random.Random(8).randbytes(LIMIT_BYTES + 1))
-    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+def requests_of(exporter):
+    return {
+        sample.labels[1:]: sample.value
+        for sample in exporter.counters.snapshot()[series.REQUESTS]
+        if sample.labels[0] == "grpc"
+    }
+
+
+def test_a_message_above_the_limit_is_resource_exhausted(exporter, call):
+    before = requests_of(exporter)
+    # To the handler about one in seven looks as if its sender had sent nothing.
+    for _ in range(30):
+        error = refusal_of(call, TRACES, random.Random(8).randbytes(LIMIT_BYTES + 1))
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    aborted = ("traces", "aborted")
+    wait_until(lambda: requests_of(exporter)[aborted] == before[aborted] + 30)
+    assert {**requests_of(exporter), aborted: before[aborted]} == before
 
 
 def test_a_message_above_the_usual_4_mib_fits_when_configured_so():

@@ -27,7 +27,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from tests import otlp_samples as samples
-from tests.receivers import LIMIT_BYTES, Inbox, running
+from tests.receivers import LIMIT_BYTES, Inbox, running, wait_until
 
 from outcome_exporter import series
 from outcome_exporter.errors import ListenError, LogCorrupt, Overloaded
@@ -311,15 +311,6 @@ class TestBodiesInPieces:
             refused, _, _ = select.select(held, [], [], 20)
             assert len(refused) == 1
             assert refused[0].recv(100).startswith(b"HTTP/1.1 503 ")
-
-
-def wait_until(condition):
-    pause = threading.Event()
-    for _ in range(2_000):
-        if condition():
-            return
-        pause.wait(0.005)
-    pytest.fail("it did not become true within 10 s")
 
 
 class TestEvents:

@@ -30,7 +30,7 @@ from functools import partial
 
 import grpc
 
-from outcome_exporter.errors import ListenError, Overloaded
+from outcome_exporter.errors import DecodeError, InputError, ListenError, Overloaded
 from outcome_exporter.model import Encoding, Intake
 from outcome_exporter.receive.access import OPEN, Access
 from outcome_exporter.receive.counters import ReceiverCounters
@@ -46,6 +46,8 @@ READ_SECONDS = 60.0
 """Time for a message to come whole."""
 HURRY_SECONDS = 2.0
 """The same while others wait for the place."""
+OVER_SECONDS = 0.25
+"""Time in which a call that was cut off is known to be over."""
 IN_FLIGHT_REQUESTS = 8
 """Largest requests whose bytes may wait to be handed over, in all connections together."""
 CONNECTIONS_MAX = 1_000
@@ -127,9 +129,8 @@ class GrpcReceiver:
         try:
             if not self._access.allows(_authorization(context)):
                 raise Unauthenticated  # noqa: TRY301 -- refused like any other
-            with self._waiting.place(context):
-                payload = next(messages)
-        except Unauthenticated as error:
+            payload = self._message(signal, messages, context)
+        except InputError as error:
             return self._refuse(signal, error, context)
         except Exception:  # noqa: BLE001 -- gRPC's own tree, of private classes
             # Cancelled, too large, or gone: gRPC has answered already, if anyone is there.
@@ -144,6 +145,19 @@ class GrpcReceiver:
             "grpc", signal.name, body_bytes=len(payload), rejected=accepted.rejected
         )
         return signal.answer(accepted).SerializeToString()
+
+    def _message(
+        self, signal: Signal, messages: Iterator[bytes], context: grpc.ServicerContext
+    ) -> bytes:
+        with self._waiting.place(context):
+            message = next(messages, None)
+        if message is not None:
+            return message
+        # Either the sender ended its call, or the call was cut off: gRPC says so a little later.
+        over = threading.Event()
+        if not context.add_callback(over.set) or over.wait(OVER_SECONDS):
+            raise grpc.RpcError
+        raise DecodeError(f"no message came; send one {signal.request.__name__}")
 
     def _refuse(self, signal: Signal, error: Exception, context: grpc.ServicerContext) -> bytes:
         refused = refusal(error)
