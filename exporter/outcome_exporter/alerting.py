@@ -25,8 +25,7 @@ def firing(read: Read, target: str) -> str:
     """The burn rates of the long windows of the tiers that fire.
 
     A tier fires where both of its windows burn above its threshold and the long one holds enough
-    events, and enough bad ones. `unless` lets rules that are newer than the exporter fire without
-    a gate that it does not show yet.
+    events.
 
     Args:
         read: How series are read.
@@ -47,6 +46,16 @@ def firing(read: Read, target: str) -> str:
       > on ({target}, window) group_right
         label_replace({threshold}, "window", "$1", "short_window", "(.+)")
     )
+{with_enough_events(read, target)}"""
+
+
+def with_enough_events(read: Read, target: str) -> str:
+    """What follows burn rates, to keep those whose window holds enough events, and bad ones.
+
+    `unless` lets rules that are newer than the exporter fire without a gate that it does not show
+    yet.
+    """
+    return f"""\
   and on ({target}, window)
     (
         {read(series.SLO_WINDOW_EVENTS, result="bad")}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from textwrap import indent
 
 from outcome_exporter import burn
-from outcome_exporter.alerting import CAUSE_WINDOWS
+from outcome_exporter.alerting import CAUSE_WINDOWS, with_enough_events
 from outcome_exporter.config import Config, Promised
 from outcome_exporter.rules import burning, messages
 from outcome_exporter.rules.burning import KEPT
@@ -244,16 +244,8 @@ and on ({_JOURNEY})
   (
       (
           slo_burn_rate{{window="1h"}} > 1
-        and on ({KEPT}, instance, slo)
-            slo_window_events{{window="1h",result="bad"}}
-          >= on ({KEPT}, instance, slo)
-            slo_alert_min_bad_events
-        unless on ({KEPT}, instance, slo)
-            sum by ({KEPT}, instance, slo) (slo_window_events{{window="1h"}})
-          < on ({KEPT}, instance, slo)
-            slo_alert_min_events
-      )
-    * on ({KEPT}, instance, slo) group_left (journey)
+{indent(with_enough_events(burning.select, burning.TARGET), "      ")}      )
+    * on ({burning.TARGET}) group_left (journey)
       slo_info
   )
 """),

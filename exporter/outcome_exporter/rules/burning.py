@@ -21,17 +21,19 @@ RECORD = "slo:alert_burn_rate:max"
 KEPT = "cluster, namespace, job"
 """Labels that tell exporters apart. `instance` and `pod` are not among them: a restart in another
 place must not make a new alert."""
-_TARGET = f"{KEPT}, instance"
+TARGET = f"{KEPT}, instance, slo"
+"""Labels that tell an SLO of one exporter from all others."""
 
 
-def _selector(family: Family, **matchers: str) -> str:
+def select(family: Family, **matchers: str) -> str:
+    """A selector of a series: of every exporter."""
     pairs = ",".join(f'{label}="{value}"' for label, value in matchers.items())
     return f"{family.name}{{{pairs}}}" if pairs else family.name
 
 
 def generic() -> str:
     """For every SLO that is shown, with the thresholds that are shown."""
-    fires = alerting.firing(_selector, f"{_TARGET}, slo")
+    fires = alerting.firing(select, TARGET)
     return with_info(f"max by ({KEPT}, slo, severity) (\n{fires})\n")
 
 
@@ -55,14 +57,14 @@ def _tier(config: Config, slo: Slo, tier: burn.Tier) -> str:
     threshold = repr(tier.threshold(slo.window))
     least = config.min_events(slo)
     unless = f"""
-      unless on ({_TARGET}, slo)
-        sum by ({_TARGET}, slo) (slo_window_events{{slo="{slo.name}",window="{long}"}}) < {least}"""
+      unless on ({TARGET})
+        sum by ({TARGET}) (slo_window_events{{slo="{slo.name}",window="{long}"}}) < {least}"""
     return f"""\
     (
         slo_burn_rate{{slo="{slo.name}",window="{long}"}} > {threshold}
-      and on ({_TARGET}, slo)
+      and on ({TARGET})
         slo_burn_rate{{slo="{slo.name}",window="{short}"}} > {threshold}
-      and on ({_TARGET}, slo)
+      and on ({TARGET})
         slo_window_events{{slo="{slo.name}",window="{long}",result="bad"}} >= \
 {config.min_bad_events(slo)}{unless if least else ""}
     )"""
