@@ -137,7 +137,8 @@ def by_stage(configured: Config) -> Iterator[Figure]:
 
     for stage, owner, name in (
         ("take spans in", pipeline.traces, "ingest"),
-        ("settle traces", pipeline.traces, "settle"),
+        ("settle traces", pipeline.traces, "_ripe"),
+        ("settle traces", pipeline.traces, "_take"),
         ("span metrics", pipeline.spanmetrics, "add"),
         ("blame, learning", pipeline.blame, "observe"),
         ("judge attempts", pipeline.outcomes, "add_attempts"),
