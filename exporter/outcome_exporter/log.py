@@ -1,13 +1,6 @@
 """The durable log: what was acknowledged is in it, in order, until it is accounted for.
 
-Receivers append, the pipeline reads. `log.db`, a file of its own, holds one row a record:
-
-    record   offset (key), position, arrival, kind, encoding, packed, crc, payload
-    head     one row: offset, arrival and position to go on from when all records are gone
-
-`position` is how many stored bytes came before the record since the log began: the difference of
-two is the size of what lies between, without reading it. `packed` says that the payload came
-uncompressed and is stored with zstd. The CRC-32 covers the row and the payload.
+Receivers append, the pipeline reads. `log.db`, a file of its own, holds it; see `log_file`.
 
 **Group commit.** One thread writes. While it commits, others queue; the next commit takes all of
 them, so that the cost of an fsync is shared by as many as are waiting. An append returns when its
@@ -32,24 +25,18 @@ stages tell duplicates.
 
 import logging
 import sqlite3
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import zstandard
-from isal.isal_zlib import crc32  # four times as fast as zlib's
+from isal.isal_zlib import crc32
 
 from outcome_exporter.database import (
     WAL_BYTES,
     FileLock,
-    Schema,
-    check_identity,
-    connect,
     copy_wal,
     is_damage,
     open_database,
@@ -57,16 +44,21 @@ from outcome_exporter.database import (
     transaction,
     translated,
 )
-from outcome_exporter.errors import LogCorrupt, Overloaded, StorageError
+from outcome_exporter.errors import Overloaded, StorageError
+from outcome_exporter.log_file import (
+    SCHEMA,
+    Codec,
+    LogReader,
+    Row,
+    checksum,
+    corrupt_at,
+    corrupt_file,
+    gone,
+)
 from outcome_exporter.model import OWN_KINDS, Batch, Encoding, Kind, Record
 
 logger = logging.getLogger(__name__)
 
-_PACK_ABOVE_BYTES = 1 << 10
-_PACK_LEVEL = -3
-"""Of zstd. CPU seconds for a million spans of 423 bytes, and what remains of them, of synthetic
-and of recorded spans: level 1 takes 0.35 s for 68 MB and 0.71 for 135, level -3 0.22 for 81 and
-0.53 for 163, level -10 0.18 for 110 and 0.41 for 214. Storing a megabyte costs a millisecond."""
 _GROUP_BYTES = 64 << 20
 _SLICE_RECORDS = 4_096
 _SLICE_BYTES = 32 << 20
@@ -76,53 +68,6 @@ _OBJECT_BYTES = 2_048
 """About what a decoded event takes in memory."""
 
 Decoded = Batch | None
-
-_HEAD = struct.Struct("<qqqBBB")
-
-SCHEMA = Schema(
-    application_id=0x4F584C47,  # "OXLG"
-    # SQLite's largest. CPU seconds for a million spans of 78 bytes, compressed: 0.43 with 4 KiB,
-    # 0.32 with 16 KiB, 0.20 with 64 KiB. A lone small record costs a write of a whole page.
-    page_bytes=65_536,
-    create=(
-        """CREATE TABLE record(
-            offset INTEGER PRIMARY KEY, position INTEGER NOT NULL, arrival INTEGER NOT NULL,
-            kind INTEGER NOT NULL, encoding INTEGER NOT NULL, packed INTEGER NOT NULL,
-            crc INTEGER NOT NULL, payload BLOB NOT NULL)""",
-        """CREATE TABLE head(
-            id INTEGER PRIMARY KEY CHECK (id = 1), offset INTEGER NOT NULL,
-            arrival INTEGER NOT NULL, position INTEGER NOT NULL)""",
-        "INSERT INTO head VALUES (1, 0, 0, 0)",
-    ),
-)
-
-
-class _Row(NamedTuple):
-    """A record as it is stored."""
-
-    offset: int
-    position: int
-    arrival: int
-    kind: int
-    encoding: int
-    packed: int
-    crc: int
-    payload: bytes
-
-
-class _Codec(threading.local):
-    """A thread's zstd contexts: making one takes longer than packing 4 KB with it."""
-
-    def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=_PACK_LEVEL)
-        self.decompressor = zstandard.ZstdDecompressor()
-
-    def pack(self, payload: bytes) -> bytes:
-        """The payload with zstd where that is worth it; otherwise the payload itself."""
-        if len(payload) <= _PACK_ABOVE_BYTES:
-            return payload
-        packed = self.compressor.compress(payload)
-        return packed if len(packed) < len(payload) - len(payload) // 8 else payload
 
 
 class _Waiting:
@@ -155,11 +100,10 @@ class _Waiting:
         self.record: Record | None = None
         self.problem = ""
 
-    def row(self, offset: int, position: int, arrival: int) -> _Row:
+    def row(self, offset: int, position: int, arrival: int) -> Row:
         packed = int(self.stored is not self.payload)
         head = (offset, position, arrival, self.kind, self.encoding, packed)
-        crc = crc32(_HEAD.pack(*head), self.payload_crc)
-        return _Row(*head, crc, self.stored)
+        return Row(*head, checksum(head, self.payload_crc), self.stored)
 
 
 class _Held(NamedTuple):
@@ -200,125 +144,6 @@ class _Tail:
         self._bytes -= self._held.pop(next(iter(self._held))).bytes
 
 
-class LogReader:
-    """Reads a log's file: of a log that runs, or of one that was kept.
-
-    Threads may share it. It sees what was committed when it is asked.
-
-    Args:
-        path: The file `log.db`.
-
-    Raises:
-        LogCorrupt: It is no log, or of a newer version.
-        StorageError: It cannot be opened.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._codec = _Codec()
-        self._lock = threading.Lock()
-        with translated(path, _corrupt_file):
-            self._connection = connect(path, read_only=True)
-            try:
-                version = check_identity(self._connection, path, SCHEMA, _corrupt_file)
-            except BaseException:
-                self._connection.close()
-                raise
-        if version != SCHEMA.version:
-            self._connection.close()
-            raise _corrupt_file(f"{path}: format {version}, this version reads {SCHEMA.version}")
-
-    @property
-    def first_offset(self) -> int:
-        """Of the oldest record, or `next_offset`."""
-        return self._one("SELECT coalesce((SELECT min(offset) FROM record), offset) FROM head")
-
-    @property
-    def next_offset(self) -> int:
-        """One more than that of the newest record."""
-        return self._one(
-            "SELECT max(offset, coalesce((SELECT max(offset) + 1 FROM record), 0)) FROM head"
-        )
-
-    def read(self, offset: int, *, max_bytes: int) -> list[Record]:
-        """Records from `offset` on, at least one unless there are none, at most about `max_bytes`.
-
-        Raises:
-            LogCorrupt: The first of them is damaged or missing; those before damage are returned.
-        """
-        records: list[Record] = []
-        budget = max_bytes
-        for row in self._rows(offset, max_bytes):
-            try:
-                record = self._verified(row, offset + len(records), records[-1:])
-            except LogCorrupt:
-                if records:
-                    return records
-                raise
-            budget -= len(record.payload)
-            if records and budget < 0:
-                return records
-            records.append(record)
-        return records
-
-    def place(self, offset: int) -> tuple[int, int] | None:
-        """Position and arrival of a record; None where there is none."""
-        with self._lock, reading(self._path, _corrupt_at(offset)):
-            row = self._connection.execute(
-                "SELECT position, arrival FROM record WHERE offset = ?", (offset,)
-            ).fetchone()
-        return None if row is None else (int(row[0]), int(row[1]))
-
-    def close(self) -> None:
-        """Once more does nothing."""
-        with self._lock:
-            self._connection.close()
-
-    def _one(self, query: str) -> int:
-        with self._lock, reading(self._path, _corrupt_file):
-            return int(self._connection.execute(query).fetchone()[0])
-
-    def _rows(self, offset: int, max_bytes: int) -> list[_Row]:
-        # All rows are taken before any is unpacked: a cursor that stays open keeps the writer
-        # from using the start of its WAL again.
-        rows: list[_Row] = []
-        size = 0
-        with self._lock, reading(self._path, _corrupt_at(offset)):
-            query = "SELECT * FROM record WHERE offset >= ? ORDER BY offset"
-            with closing(self._connection.execute(query, (offset,))) as cursor:
-                try:
-                    for values in cursor:
-                        rows.append(_Row(*values))
-                        size += len(rows[-1].payload)
-                        if size >= max_bytes:
-                            break
-                except sqlite3.DatabaseError as error:
-                    if not rows or not is_damage(error):
-                        raise
-        return rows
-
-    def _verified(self, row: _Row, offset: int, before: Sequence[Record]) -> Record:
-        corrupt = _corrupt_at(offset)
-        if row.offset != offset:
-            raise corrupt(f"{self._path}: the record is missing, the next one is {row.offset}")
-        try:
-            head = _HEAD.pack(*row[:6])
-            good = crc32(head, crc32(row.payload)) == row.crc
-        except (struct.error, TypeError):
-            good = False
-        if not good or (before and before[-1].arrival_unix_nano >= row.arrival):
-            raise corrupt(f"{self._path}: the record's checksum differs")
-        try:
-            kind, encoding = Kind(row.kind), Encoding(row.encoding)
-        except ValueError as error:
-            raise corrupt(
-                f"{self._path}: written by a newer version of outcome-exporter ({error}); "
-                "run that version"
-            ) from error
-        payload = self._codec.decompressor.decompress(row.payload) if row.packed else row.payload
-        return Record(offset, row.arrival, kind, encoding, payload)
-
-
 class DurableLog:
     """Appends from many threads, one reader, one process.
 
@@ -352,9 +177,9 @@ class DurableLog:
         self._now = now
         self._file_lock = FileLock(folder / "log.lock")
         try:
-            self._connection = open_database(self._path, SCHEMA, _corrupt_file)
+            self._connection = open_database(self._path, SCHEMA, corrupt_file)
             try:
-                with reading(self._path, _corrupt_file):
+                with reading(self._path, corrupt_file):
                     self._take_stock()
                 self._disk = LogReader(self._path)
             except BaseException:
@@ -368,11 +193,11 @@ class DurableLog:
         self._work = threading.Condition(self._lock)
         self._arrived = threading.Condition(self._lock)
         self._read = threading.Condition(self._lock)
-        self._codec = _Codec()
+        self._codec = Codec()
         self._storing = threading.Lock()  # who holds it may use `_connection`
         self._queue: deque[_Waiting] = deque()
         self._in_flight = 0
-        self._taken: list[tuple[_Waiting, _Row]] = []
+        self._taken: list[tuple[_Waiting, Row]] = []
         self._trimming = False
         self._closed = False
         self._broken: StorageError | None = None
@@ -530,7 +355,7 @@ class DurableLog:
             if offset >= self._next_offset or self._closed:
                 return []
             if offset < self._first_offset:
-                raise _gone(self._path, offset, self._first_offset)
+                raise gone(self._path, offset, self._first_offset)
             records = list(self._from_tail(offset, max_bytes))
         return records or self._read_disk(offset, max_bytes)
 
@@ -546,7 +371,7 @@ class DurableLog:
     def _read_disk(self, offset: int, max_bytes: int) -> list[Record]:
         records = self._disk.read(offset, max_bytes=max_bytes)
         if not records:
-            raise _corrupt_at(offset)(f"{self._path}: the record is missing")
+            raise corrupt_at(offset)(f"{self._path}: the record is missing")
         return records
 
     def quiesce(self, offset: int, now_unix_nano: int) -> bool:
@@ -585,12 +410,12 @@ class DurableLog:
         with self._lock:
             self._promise = max(self._promise, floor_unix_nano)
             if offset < self._first_offset:
-                raise _gone(self._path, offset, self._first_offset)
+                raise gone(self._path, offset, self._first_offset)
             if offset <= self._next_offset:
                 return True
             assert not self._in_flight, "resume() comes before append()"
         head = (offset, max(self._arrival, floor_unix_nano), self._next_position)
-        with self._storing, translated(self._path, _corrupt_file), transaction(self._connection):
+        with self._storing, translated(self._path, corrupt_file), transaction(self._connection):
             self._connection.execute("DELETE FROM record")
             self._connection.execute("UPDATE head SET offset = ?, arrival = ?, position = ?", head)
         with self._lock:
@@ -680,7 +505,7 @@ class DurableLog:
     def _has_work(self) -> bool:
         return bool(self._queue) or self._closed or self._trimming
 
-    def _take(self) -> list[tuple[_Waiting, _Row]]:
+    def _take(self) -> list[tuple[_Waiting, Row]]:
         """What the next commit holds, stamped."""
         group = []
         offset, position, arrival = self._next_offset, self._next_position, self._arrival
@@ -695,7 +520,7 @@ class DurableLog:
         self._taken = group
         return group
 
-    def _store(self, group: list[tuple[_Waiting, _Row]]) -> None:
+    def _store(self, group: list[tuple[_Waiting, Row]]) -> None:
         try:
             with self._storing, transaction(self._connection):
                 self._connection.executemany(
@@ -706,7 +531,7 @@ class DurableLog:
             logger.error("%s; %d appends are refused", problem, len(group))  # noqa: TRY400 - no bug
             self._release(problem)
             if is_damage(error):
-                self._give_up(_corrupt_file(problem))
+                self._give_up(corrupt_file(problem))
             return
         self._problem = ""
         for waiting, row in group:
@@ -721,7 +546,7 @@ class DurableLog:
         self._publish(group)
         self._release("")
 
-    def _publish(self, group: list[tuple[_Waiting, _Row]]) -> None:
+    def _publish(self, group: list[tuple[_Waiting, Row]]) -> None:
         last = group[-1][1]
         with self._lock:
             for waiting, row in group:
@@ -797,25 +622,3 @@ def _bytes_in_memory(record: Record) -> int:
         elif isinstance(part, Sequence):
             size += len(part) * _OBJECT_BYTES
     return size
-
-
-_GO_ON = (
-    "restore log.db from a backup; or move it away and start without it: "
-    "what it held and the last checkpoint lacks is lost, all else goes on"
-)
-
-
-def _corrupt_at(offset: int) -> Callable[[str], LogCorrupt]:
-    return lambda problem: LogCorrupt(f"{problem}\n{_GO_ON}", offset=offset)
-
-
-def _corrupt_file(problem: str) -> LogCorrupt:
-    return LogCorrupt(f"{problem}\n{_GO_ON}", offset=0)
-
-
-def _gone(path: Path, offset: int, first_offset: int) -> LogCorrupt:
-    return LogCorrupt(
-        f"{path} begins at {first_offset}; state.db is older than log.db: restore both from the "
-        "same moment, or move both away to start anew",
-        offset=offset,
-    )

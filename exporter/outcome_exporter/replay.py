@@ -24,7 +24,7 @@ from outcome_exporter import burn, check, otlp_file, slo
 from outcome_exporter.burn import Tier
 from outcome_exporter.config import Config, Slo
 from outcome_exporter.errors import DecodeError
-from outcome_exporter.log import LogReader
+from outcome_exporter.log_file import LogReader
 from outcome_exporter.model import BUCKET, REASONS, Encoding, Kind, Record, SpanBatch, Table
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.snapshot import STATES

@@ -12,7 +12,7 @@ import pytest
 from outcome_exporter.checkpoint import SCHEMA as STATE
 from outcome_exporter.database import Schema, copy_wal, open_database
 from outcome_exporter.errors import StorageError
-from outcome_exporter.log import SCHEMA as LOG
+from outcome_exporter.log_file import SCHEMA as LOG
 
 FIRST = Schema(0x0E0E0E0E, 4096, ("CREATE TABLE span (name TEXT) STRICT",))
 SECOND = replace(

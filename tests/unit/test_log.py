@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outcome_exporter.errors import LogCorrupt, Overloaded, StorageError
-from outcome_exporter.log import SCHEMA, DurableLog, LogReader
+from outcome_exporter.log import DurableLog
+from outcome_exporter.log_file import SCHEMA, LogReader
 from outcome_exporter.model import Encoding, Kind
 
 SECOND = 1_000_000_000
