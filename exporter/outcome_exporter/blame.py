@@ -142,6 +142,7 @@ class Blame:
             counts=np.zeros(k.COUNTS, np.int64),
             events=np.zeros(count, np.uint32),
             clock=np.zeros(1, np.int64),
+            seed=plan.seed,
             below=np.array([j.attempt.errors_below for j in plan.journeys], np.bool_),
         )
         self.memory = k.Memory(

@@ -9,6 +9,7 @@ else. Bugs keep their traceback.
 import importlib
 import json
 import os
+import secrets
 import sys
 import time
 from enum import StrEnum
@@ -221,7 +222,7 @@ def replay(
     from rich.console import Console  # noqa: PLC0415  # see above
 
     module = importlib.import_module("outcome_exporter.replay")
-    module.replay(config, log, Console(), time.perf_counter)
+    module.replay(config, log, Console(), time.perf_counter, secrets.token_bytes(16))
 
 
 @app.command()

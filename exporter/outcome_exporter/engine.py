@@ -27,6 +27,7 @@ from outcome_exporter import __version__, series
 from outcome_exporter.checkpoint import Checkpoint, StateStore
 from outcome_exporter.config import Config
 from outcome_exporter.errors import LogCorrupt, Overloaded, StateCorrupt, StorageError
+from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import (
     Batch,
@@ -95,7 +96,14 @@ class _Buckets:
 class Engine:
     """Log, state and pipeline of one process."""
 
-    def __init__(self, config: Config, log: DurableLog, store: StateStore, now: Clock) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log: DurableLog,
+        store: StateStore,
+        now: Clock,
+        seed: Seed = KNOWN_SEED,
+    ) -> None:
         """Takes the last checkpoint over.
 
         Raises:
@@ -105,6 +113,7 @@ class Engine:
         self._log = log
         self._store = store
         self._now = now
+        self._seed = seed
         self._lock = threading.Lock()
         self._reloads: queue.SimpleQueue[tuple[Config, Future[None]]] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -121,7 +130,7 @@ class Engine:
         # Loading comes first: it tells whether the ids of SLOs are all there.
         checkpoint = store.load()
         self._buckets = _Buckets(store, [slo.name for _, slo in config.slos])
-        self.pipeline = Pipeline(config, self._buckets)
+        self.pipeline = Pipeline(config, self._buckets, seed)
         self._recover(checkpoint)
 
     def _recover(self, checkpoint: Checkpoint | None) -> None:
@@ -318,7 +327,7 @@ class Engine:
         try:
             buckets = _Buckets(self._store, [slo.name for _, slo in config.slos])
             self._checkpoint(must=True)
-            pipeline = Pipeline(config, buckets)
+            pipeline = Pipeline(config, buckets, self._seed)
             pipeline.restore(*self.pipeline.dump(), self.pipeline.next_offset)
         except Exception as error:  # noqa: BLE001 - whoever asked is told, the old one goes on
             self._reload_ok = False

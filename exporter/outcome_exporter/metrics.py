@@ -186,7 +186,7 @@ class Metrics:
         self._used = 0
         self._swept = 0
         self._minutes: dict[tuple[int, int], _Minute] = {}
-        self._deltas = Recent(limits.remembered)
+        self._deltas = Recent(limits.remembered, plan.seed)
         self._since = np.full(len(plan.slos), -1, np.int64)
         self.uncertain = np.zeros(len(plan.slos), np.int64)
         """Millionths of events that `between` decided."""
@@ -450,7 +450,9 @@ class Metrics:
     def restore(self, arrays: Arrays, moved: Moved) -> None:
         """Takes over what `dump` gave. An SLO that reads something else now begins anew."""
         self.duplicates, self.skewed, self._swept = arrays["counts"].tolist()
-        self._deltas = Recent.restore(self._plan.config.limits.remembered, part(arrays, "deltas"))
+        self._deltas = Recent.restore(
+            self._plan.config.limits.remembered, part(arrays, "deltas"), self._plan.seed
+        )
         same: dict[int, int] = {}
         for old, new in enumerate(moved.slos.tolist()):
             if new < 0:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.kernels import joining as k
+from outcome_exporter.kernels.hashing import Seed
 from outcome_exporter.kernels.pool import NIL, Pool, collect, next_busy, schedule
 from outcome_exporter.kernels.recent import Recent, remember_all
 from outcome_exporter.model import (
@@ -62,10 +63,10 @@ class Outcomes:
         )
         self.attempts = Pool(ATTEMPT)
         self.claims = Pool(CLAIM)
-        self._attempt_chains = _empty_chains(self.attempts.rows.size)
-        self._claim_chains = _empty_chains(self.claims.rows.size)
-        self._settled = Recent(config.limits.remembered)
-        self._events = Recent(config.limits.remembered)
+        self._attempt_chains = _empty_chains(self.attempts.rows.size, plan.seed)
+        self._claim_chains = _empty_chains(self.claims.rows.size, plan.seed)
+        self._settled = Recent(config.limits.remembered, plan.seed)
+        self._events = Recent(config.limits.remembered, plan.seed)
         self.grace_until = 0
         self._make_room(0)
         self.durations = np.zeros((journeys, len(k.DURATION_BOUNDS_MS) + 1), np.int64)
@@ -211,12 +212,12 @@ class Outcomes:
 
     def restore(self, arrays: Arrays, moved: Moved, event_types: list[str]) -> None:
         """Takes over what `dump` gave; who waits for a journey that is gone waits no more."""
-        limits = self._plan.config.limits
+        limits, seed = self._plan.config.limits, self._plan.seed
         self.grace_until = int(arrays["grace_until"][0])
         self.latency[:] = arrays["latency"]
         self.latency_sum[:] = arrays["latency_sum"]
-        self._settled = Recent.restore(limits.remembered, part(arrays, "settled"))
-        self._events = Recent.restore(limits.remembered, part(arrays, "events"))
+        self._settled = Recent.restore(limits.remembered, part(arrays, "settled"), seed)
+        self._events = Recent.restore(limits.remembered, part(arrays, "events"), seed)
         stays = moved.journeys >= 0
         for name in _BY_JOURNEY:
             getattr(self, name)[moved.journeys[stays]] = arrays[f"journey_{name}"][stays]
@@ -269,7 +270,7 @@ class Outcomes:
             _link_siblings(rows)
         for row in np.flatnonzero(alive).tolist():
             schedule(pool.wheel, row, int(arrays[f"{name}_due"][row]))
-        chains = _empty_chains(pool.rows.size)
+        chains = _empty_chains(pool.rows.size, self._plan.seed)
         k.relink(_side(pool, chains))
         return chains
 
@@ -329,12 +330,13 @@ def _link_siblings(claims: Table) -> None:
     claims["sibling"][rows[last]] = rows[first]
 
 
-def _empty_chains(rows: int) -> k.Chains:
+def _empty_chains(rows: int, seed: Seed) -> k.Chains:
     nodes = rows * JOIN_KEYS_MAX
     return k.Chains(
         heads=np.full(1 << nodes.bit_length(), NIL, np.int32),
         following=np.full(nodes, NIL, np.int32),
         previous=np.full(nodes, NIL, np.int32),
+        seed=seed,
     )
 
 
@@ -342,7 +344,7 @@ def _room(chains: k.Chains, pool: Pool) -> k.Chains:
     """Chains for as many rows as the pool has now."""
     if chains.following.size >= pool.rows.size * JOIN_KEYS_MAX:
         return chains
-    chains = _empty_chains(pool.rows.size)
+    chains = _empty_chains(pool.rows.size, chains.seed)
     k.relink(_side(pool, chains))
     return chains
 

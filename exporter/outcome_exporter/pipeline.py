@@ -24,6 +24,7 @@ from outcome_exporter.claims import Reader, identities
 from outcome_exporter.config import Config
 from outcome_exporter.errors import StateCorrupt
 from outcome_exporter.events import decode_cloudevents, decode_logs
+from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed
 from outcome_exporter.kernels.wire import decode_spans, wanted_keys
 from outcome_exporter.metrics import Metrics
 from outcome_exporter.model import (
@@ -52,7 +53,7 @@ from outcome_exporter.traces import Traces
 from outcome_exporter.units import SECOND
 from outcome_exporter.users import ANY, BAD, Users
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 """Version of what `dump` gives; a change of any stage's rows makes a new one."""
 
 _BUFFERS_BYTES = 64 << 20
@@ -64,15 +65,18 @@ _ANY_SIZE = 1 << 40
 class Pipeline:
     """Every stage's state."""
 
-    def __init__(self, config: Config, store: BucketStore | None = None) -> None:
+    def __init__(
+        self, config: Config, store: BucketStore | None = None, seed: Seed = KNOWN_SEED
+    ) -> None:
         """Nothing was received.
 
         Args:
             config: A configuration that has been checked.
             store: Buckets of earlier checkpoints; without one everything stays in memory.
+            seed: Where the keys of tables lie; nothing that comes out depends on it.
         """
         self.config = config
-        self.plan = Plan(config)
+        self.plan = Plan(config, seed)
         self._wanted = wanted_keys(self.plan.wanted)
         self._buffers = Buffers(_BUFFERS_BYTES)
         self.traces = Traces(self.plan)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.config import Config, JoinKey, Journey, SpanSelector, StandaloneSlo
-from outcome_exporter.kernels.hashing import SEED_HI, hash_bytes
+from outcome_exporter.kernels.hashing import KNOWN_SEED, SEED_HI, Seed, hash_bytes
 from outcome_exporter.model import JOIN_KEYS_MAX, LABELS_MAX, Bytes
 
 SERVICE, VERSION, PEER, DB, DB_OLD, ADDRESS, STATUS, STATUS_OLD = range(8)
@@ -89,9 +89,10 @@ class JoinPlan(NamedTuple):
 class Plan:
     """Everything the stages need to know of a configuration."""
 
-    def __init__(self, config: Config) -> None:
-        """Compiles a configuration that has been checked."""
+    def __init__(self, config: Config, seed: Seed = KNOWN_SEED) -> None:
+        """Compiles a configuration that has been checked; `seed` is that of every table."""
         self.config = config
+        self.seed = seed
         self.journeys = config.journeys
         self.slos = config.slos
         self.wanted: list[str] = list(_ALWAYS)

@@ -24,6 +24,7 @@ from outcome_exporter import burn, check, otlp_file, slo
 from outcome_exporter.burn import Tier
 from outcome_exporter.config import Config, Slo
 from outcome_exporter.errors import DecodeError
+from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed
 from outcome_exporter.log_file import LogReader
 from outcome_exporter.model import BUCKET, REASONS, Encoding, Kind, Record, SpanBatch, Table
 from outcome_exporter.pipeline import Pipeline
@@ -105,12 +106,12 @@ class Replay:
     _firing: dict[tuple[int, int], Alert] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: Config) -> "Replay":
+    def of(cls, config: Config, seed: Seed = KNOWN_SEED) -> "Replay":
         """One that has read nothing."""
         longest = max((max(s.windows) for _, s in config.slos), default=0) // MINUTE
         buckets = RecentBuckets(longest + 1)
         burning = max(tier.long_window for tier in burn.TIERS) + _settling(config)
-        return cls(Pipeline(config, buckets), buckets, burning // MINUTE + 2)
+        return cls(Pipeline(config, buckets, seed), buckets, burning // MINUTE + 2)
 
     def ingest(self, record: Record) -> None:
         """Takes the next record in, after every minute up to it."""
@@ -167,7 +168,7 @@ def _settling(config: Config) -> int:
     return known + time.future + within + time.lateness + time.grace
 
 
-def replay(config_path: Path, log: Path, out: Console, now: Seconds) -> Replay:
+def replay(config_path: Path, log: Path, out: Console, now: Seconds, secret: bytes) -> Replay:
     """Judges what a file holds, and prints what follows from it.
 
     Args:
@@ -175,6 +176,7 @@ def replay(config_path: Path, log: Path, out: Console, now: Seconds) -> Replay:
         log: A kept `log.db`, or a length-delimited OTLP file.
         out: Where to print.
         now: Measures how long it takes.
+        secret: 16 bytes that nobody knew who filled the log: where tables keep its keys.
 
     Raises:
         ConfigError: The configuration cannot work.
@@ -182,7 +184,7 @@ def replay(config_path: Path, log: Path, out: Console, now: Seconds) -> Replay:
         StorageError: The log cannot be read.
     """
     config = check.load(config_path).config
-    run = Replay.of(config)
+    run = Replay.of(config, Seed.of(secret))
     read = read_log if _is_log(log) else read_otlp
     warm_up(config)
     began = now()

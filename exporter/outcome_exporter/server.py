@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import resource
+import secrets
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ from outcome_exporter.config import Config, Listener, Tls
 from outcome_exporter.engine import Engine
 from outcome_exporter.errors import ConfigError, OutcomeExporterError, Problem, StorageError
 from outcome_exporter.intake import DurableIntake
+from outcome_exporter.kernels.hashing import Seed
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import Intake, Kind, Sample, Snapshot
 from outcome_exporter.prometheus_source import Poller
@@ -235,7 +237,7 @@ def _opened(config: Config, clock: SteadyClock) -> tuple[DurableLog, StateStore,
         now=clock,
     )
     store = StateStore(folder)
-    return log, store, Engine(config, log, store, clock)
+    return log, store, Engine(config, log, store, clock, Seed.of(secrets.token_bytes(16)))
 
 
 def backfill(config_path: Path) -> Iterator[tuple[str, int, int]]:

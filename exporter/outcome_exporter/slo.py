@@ -21,6 +21,7 @@ import numpy as np
 from outcome_exporter import budgets, burn
 from outcome_exporter.config import Slo, StandaloneSlo
 from outcome_exporter.kernels import buckets as k
+from outcome_exporter.kernels.hashing import Seed
 from outcome_exporter.model import BUCKET, Table
 from outcome_exporter.plan import Arrays, Moved, Plan
 from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE, SECOND
@@ -83,7 +84,7 @@ class Slos:
         )
         self._lengths: list[int] = sorted({m for of in lengths for m in of})
         self._longest = self._lengths[-1] if self._lengths else 0
-        self._fresh = _empty_fresh(1024)
+        self._fresh = _empty_fresh(1024, plan.seed)
         count = len(self.slos)
         self.totals = k.Totals(
             events=np.zeros((count, 2), np.int64),
@@ -134,7 +135,7 @@ class Slos:
         needed = int(self._fresh.count[0]) + rows
         if needed > self._fresh.rows.size:
             old = self._fresh
-            self._fresh = _empty_fresh(max(needed, 2 * old.rows.size))
+            self._fresh = _empty_fresh(max(needed, 2 * old.rows.size), old.seed)
             self._fresh.rows[: old.rows.size] = old.rows
             self._fresh.count[:] = old.count
             k.reindex(self._fresh)
@@ -319,11 +320,12 @@ def wilson(good: float, bad: float) -> tuple[float, float]:
     return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
 
 
-def _empty_fresh(rows: int) -> k.Fresh:
+def _empty_fresh(rows: int, seed: Seed) -> k.Fresh:
     return k.Fresh(
         rows=np.zeros(rows, BUCKET),
         slots=np.full(1 << (2 * rows).bit_length(), -1, np.int32),
         count=np.zeros(1, np.int64),
+        seed=seed,
     )
 
 

@@ -7,6 +7,7 @@ default buckets, so that dashboards made for it work.
 
 import numpy as np
 
+from outcome_exporter.kernels.hashing import Seed
 from outcome_exporter.kernels.operations import (
     KINDS,
     OPERATION,
@@ -24,7 +25,7 @@ class SpanMetrics:
 
     def __init__(self, plan: Plan) -> None:
         """Nothing was seen."""
-        self._state = _empty(plan.config.limits.operations)
+        self._state = _empty(plan.config.limits.operations, plan.seed)
 
     def add(self, spans: Table, second: int) -> None:
         """Counts SETTLED_SPAN rows."""
@@ -46,7 +47,8 @@ class SpanMetrics:
 
     def restore(self, arrays: Arrays) -> None:
         """Takes over what `dump` gave."""
-        self._state = _empty(max(self._state.rows.size - _SPARE, arrays["rows"].size))
+        rows = max(self._state.rows.size - _SPARE, arrays["rows"].size)
+        self._state = _empty(rows, self._state.seed)
         self._state.rows[: arrays["rows"].size] = arrays["rows"]
         self._state.counts[:] = arrays["counts"]
         reindex(self._state)
@@ -56,10 +58,11 @@ _SPARE = len(KINDS) * len(STATUSES)
 """Rows for what is counted under `other`."""
 
 
-def _empty(rows: int) -> Operations:
+def _empty(rows: int, seed: Seed) -> Operations:
     rows += _SPARE
     return Operations(
         rows=np.zeros(rows, OPERATION),
         slots=np.full(1 << (2 * rows).bit_length(), -1, np.int32),
         counts=np.zeros(2, np.int64),
+        seed=seed,
     )

@@ -67,20 +67,22 @@ class Traces:
         self.candidates = Pool(ATTEMPT, timed=False)
         self._slots = np.full(4096, -1, np.int32)
         self.counts = np.zeros(assembly.COUNTS, np.int64)
-        self.settled = Recent(limits.remembered)
-        self.texts = Texts(limits.operations)
+        self.settled = Recent(limits.remembered, plan.seed)
+        self.texts = Texts(limits.operations, plan.seed)
         self._labels = self._empty_labels()
         self.traits = Traits(
             plan.dimensions,
             len(plan.config.causes.dimensions),
             limits.attribute_values,
             HOUR // SECOND + 2 * self._max_age,
+            plan.seed,
         )
         self._cache = assembly.Matches(
             keys=np.zeros(_CACHE_KEYS, np.uint64),
             first=np.zeros(_CACHE_KEYS, np.int32),
             lists=np.zeros(max(_CACHE_LISTS, 2 * len(plan.journeys) + 2), np.int32),
             counts=np.zeros(2, np.int64),
+            seed=plan.seed,
         )
 
     def _empty_labels(self, kept: npt.NDArray[np.int64] | None = None) -> assembly.Labels:
@@ -89,7 +91,7 @@ class Traces:
         labelled = sum(len(journey.labels) for journey in self._plan.journeys)
         codes = np.zeros(1, np.int64) if kept is None else kept
         texts = cap * labelled + int(codes.sum())
-        self._label_texts = Texts(texts)
+        self._label_texts = Texts(texts, self._plan.seed)
         slots = len(self._plan.journeys) * LABELS_MAX
         values = np.zeros((slots, max(cap + 2, int(codes.max(initial=0)))), np.int32)
         values[:, 1] = 1
@@ -112,6 +114,7 @@ class Traces:
             wheel=self.traces.wheel,
             slots=self._slots,
             counts=self.counts,
+            seed=self._plan.seed,
         )
 
     def ingest(self, batch: SpanBatch, arrival_unix_nano: int) -> None:
@@ -232,8 +235,9 @@ class Traces:
         """Takes over what `dump` gave at `second`, maybe under another configuration."""
         limits = self._plan.config.limits
         self.counts[:] = arrays["counts"]
-        self.texts = Texts.restore(limits.operations, part(arrays, "texts"))
-        self.settled = Recent.restore(limits.remembered, part(arrays, "settled"))
+        seed = self._plan.seed
+        self.texts = Texts.restore(limits.operations, part(arrays, "texts"), seed)
+        self.settled = Recent.restore(limits.remembered, part(arrays, "settled"), seed)
         self._restore_labels(arrays, moved)
         for pool, name in (
             (self.spans, "spans"),
@@ -261,7 +265,7 @@ class Traces:
 
     def _restore_labels(self, arrays: Arrays, moved: Moved) -> None:
         """Values of labels that are the same keep their codes; those of others begin anew."""
-        texts = Texts.restore(0, part(arrays, "labels"))
+        texts = Texts.restore(0, part(arrays, "labels"), self._plan.seed)
         values, counts = arrays["label_values"], arrays["label_counts"]
         places = [
             (int(new) * LABELS_MAX + n, old * LABELS_MAX + n)

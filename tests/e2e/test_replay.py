@@ -63,7 +63,7 @@ def outage() -> list[bytes]:
 
 def run(config, path) -> tuple[Replay, str]:
     out = Console(file=io.StringIO(), force_terminal=False)
-    return replay(config, path, out, time.perf_counter), out.file.getvalue()
+    return replay(config, path, out, time.perf_counter, bytes(16)), out.file.getvalue()
 
 
 @pytest.fixture(scope="module")

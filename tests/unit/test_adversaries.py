@@ -1,15 +1,20 @@
 """Shapes that nobody sends by accident: each is counted, and in bounded time."""
 
+import random
 import time
 
+import numpy as np
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tests.scenario import START, Event, Span, config, read, reasons, record, run
 
 from outcome_exporter import series
 from outcome_exporter.exposition import render
+from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed, mix
 from outcome_exporter.model import Encoding, Kind, Record
 from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.plan import Plan
 from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import DAY, HOUR, MINUTE, SECOND
 
@@ -138,3 +143,90 @@ def test_thousands_of_events_under_one_key_cost_an_attempt_a_bounded_look():
     pipeline = run(config(WAITING), [*arrivals, (START + SECOND, [pay])], START + HOUR)
     assert reasons(pipeline) == {"ok": 1}
     assert read(pipeline, series.EVENTS_UNMATCHED)["paid",] == 4_999
+
+
+# Ids that were made to lie in one slot of a table -----------------------------------------------
+
+WORD = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+FLOOD = 60_000
+SEED = Seed.of(b"nobody knows it.")
+
+
+def inverse(factor: int) -> int:
+    return pow(factor, -1, 1 << 64)
+
+
+def mixed(value: int) -> int:
+    return int(mix(np.uint64(value)))
+
+
+def unmixed(value: int) -> int:
+    """What `mix` makes `value` of."""
+    value ^= value >> 33
+    value = value * inverse(0xC4CEB9FE1A85EC53) & WORD
+    value ^= value >> 33
+    value = value * inverse(0xFF51AFD7ED558CCD) & WORD
+    return value ^ value >> 33
+
+
+def flood_of(table: str) -> list[tuple[int, int, int]]:
+    """Trace ids, in two halves, and span ids that all lie in one slot where no seed is secret."""
+    rng, ids = random.Random(table), []
+    salt = int(Plan(JOINED).spans.salts[0, 0])
+    for n in range(1, FLOOD + 1):
+        hi, lo, span_id = rng.getrandbits(64), rng.getrandbits(64), rng.getrandbits(64)
+        match table:
+            case "traces":
+                # The product is 0, whatever the lower half is.
+                hi = int(KNOWN_SEED.first)
+            case "settled traces":
+                # `combine(mix(hi), lo)` is a number that `mix` gives 32 zeros at the end.
+                begun = (unmixed(unmixed(n << 32)) - lo) * inverse(GOLDEN) & WORD
+                hi = unmixed(begun ^ mixed((lo + GOLDEN) & WORD))
+            case "spans of a trace":
+                hi, lo, span_id = 1, 1, unmixed(n << 32)
+            case "join keys":
+                # Both halves of a key are the mixed ones of the trace id, salted.
+                hi = unmixed(int(KNOWN_SEED.first)) ^ salt
+        ids.append((hi, lo, span_id))
+    return ids
+
+
+JOINED = config({**WAITING, "join": ["trace_id"]})
+
+
+def seconds(ids: list[tuple[int, int, int]], *, name: str = "pay", paid: bool = False) -> float:
+    """How long a pipeline takes for a span under each trace and span id, and its event."""
+    spans = ExportTraceServiceRequest()
+    sent = spans.resource_spans.add().scope_spans.add().spans
+    events = ExportLogsServiceRequest()
+    logs = events.resource_logs.add().scope_logs.add().log_records
+    for hi, lo, span_id in ids:
+        trace_id = hi.to_bytes(8) + lo.to_bytes(8)
+        times = {"start_time_unix_nano": START, "end_time_unix_nano": START + 1}
+        sent.add(trace_id=trace_id, span_id=span_id.to_bytes(8), name=name, **times)
+        if paid:
+            logs.add(event_name="paid", trace_id=trace_id, span_id=span_id.to_bytes(8))
+    pipeline = Pipeline(JOINED, seed=SEED)
+    requests = (Kind.TRACES, spans), (Kind.LOGS, events)
+    records = [
+        Record(n, START + n * 15 * SECOND, kind, Encoding.NONE, request.SerializeToString())
+        for n, (kind, request) in enumerate(requests)
+    ]
+    began = time.monotonic()
+    for each in records:
+        pipeline.ingest(each)
+    pipeline.advance(START + MINUTE)
+    took = time.monotonic() - began
+    if name == "pay":
+        assert reasons(pipeline) == {"ok" if paid else "missed": len(ids)}
+    return took
+
+
+@pytest.mark.parametrize("table", ["traces", "settled traces", "spans of a trace", "join keys"])
+def test_a_flood_of_ids_made_for_one_slot_costs_what_others_cost(table):
+    what = {"name": "step"} if table == "spans of a trace" else {"paid": table == "join keys"}
+    seconds(flood_of("none")[:10], **what)  # compiled from here on
+    usual = seconds(flood_of("none"), **what)
+    assert seconds(flood_of(table), **what) < 5 * usual + 0.5

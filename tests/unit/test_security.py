@@ -20,8 +20,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.receivers import LIMIT_BYTES, Inbox
 
 from outcome_exporter import series, server
+from outcome_exporter.clock import SteadyClock
 from outcome_exporter.config import Config, Listener, Tls
 from outcome_exporter.errors import ConfigError
+from outcome_exporter.kernels.hashing import KNOWN_SEED
 from outcome_exporter.receive import access
 from outcome_exporter.receive import http as receive_http
 from outcome_exporter.receive.access import Access, TlsFiles
@@ -456,3 +458,15 @@ def test_pages_of_other_sites_may_send_only_where_their_origin_is_configured(ori
             )
         finally:
             web.stop(1)
+
+
+def test_where_tables_keep_their_keys_is_drawn_anew_at_each_start(tmp_path):
+    seeds = set()
+    for n in range(2):
+        folder = tmp_path / str(n)
+        config = Config.model_validate({"storage": {"path": str(folder)}})
+        log, store, engine = server._opened(config, SteadyClock())
+        seeds.add(engine.pipeline.plan.seed)
+        store.close()
+        log.close()
+    assert len(seeds | {KNOWN_SEED}) == 3

@@ -32,7 +32,7 @@ from outcome_exporter.kernels.attributes import (
     value_of,
 )
 from outcome_exporter.kernels.glob import matches
-from outcome_exporter.kernels.hashing import combine, mix
+from outcome_exporter.kernels.hashing import Seed, combine, home, mix
 from outcome_exporter.kernels.jit import allocating, inlined, kernel
 from outcome_exporter.kernels.pool import NIL, Free, Wheel, expect, give, schedule, take
 from outcome_exporter.kernels.recent import RecentArrays, expect_memory, remember, seen
@@ -121,6 +121,7 @@ class Pools(NamedTuple):
     slots: npt.NDArray[np.int32]
     """Trace rows by id, open addressing, -1 where empty; a power of two, at most half full."""
     counts: npt.NDArray[np.int64]
+    seed: Seed
 
 
 class Matches(NamedTuple):
@@ -134,6 +135,7 @@ class Matches(NamedTuple):
     """Selectors, each run ended by -1."""
     counts: npt.NDArray[np.int64]
     """Keys, places used in `lists`."""
+    seed: Seed
 
 
 class Labels(NamedTuple):
@@ -170,7 +172,7 @@ def _clear(cache: Matches) -> None:
 @kernel
 def _cached(cache: Matches, key: np.uint64) -> int:
     mask = np.uint64(cache.keys.size - 1)
-    slot = mix(key) & mask
+    slot = home(cache.seed, key, np.uint64(0)) & mask
     while cache.keys[slot] != 0 and cache.keys[slot] != key:
         slot = (slot + np.uint64(1)) & mask
     return np.int64(slot)
@@ -309,14 +311,14 @@ def _fill(
 
 
 @inlined
-def _home(hi: np.uint64, lo: np.uint64, mask: int) -> int:
-    return np.int64(mix(hi ^ (lo << np.uint64(1))) & np.uint64(mask))
+def _home(pools: Pools, hi: np.uint64, lo: np.uint64) -> int:
+    return np.int64(home(pools.seed, hi, lo) & np.uint64(pools.slots.size - 1))
 
 
 @kernel
 def _trace_slot(pools: Pools, hi: np.uint64, lo: np.uint64) -> int:
     mask = pools.slots.size - 1
-    slot = _home(hi, lo, mask)
+    slot = _home(pools, hi, lo)
     while True:
         row = pools.slots[slot]
         if row < 0 or (pools.traces[row].lo == lo and pools.traces[row].hi == hi):
@@ -335,8 +337,8 @@ def _forget_trace(pools: Pools, row: int) -> None:
         other = pools.slots[slot]
         if other < 0:
             break
-        home = _home(pools.traces[other].hi, pools.traces[other].lo, mask)
-        if ((slot - home) & mask) >= ((slot - hole) & mask):
+        first = _home(pools, pools.traces[other].hi, pools.traces[other].lo)
+        if ((slot - first) & mask) >= ((slot - hole) & mask):
             pools.slots[hole] = other
             hole = slot
     pools.slots[hole] = NIL
@@ -385,7 +387,7 @@ def _expect_span(pools: Pools, batch: Batch, i: int) -> None:
         return
     span = batch.spans[i]
     prefetch(batch.payload, np.int64(span.name_at))
-    prefetch(pools.slots, _home(span.trace_hi, span.trace_lo, pools.slots.size - 1))
+    prefetch(pools.slots, _home(pools, span.trace_hi, span.trace_lo))
     expect(pools.free_spans, pools.spans, _AHEAD)
 
 
@@ -639,10 +641,15 @@ def _order_by_start(
 
 @kernel
 def _find_span(
-    table: npt.NDArray[np.int32], mask: int, settled: Table, first: int, span_id: np.uint64
+    table: npt.NDArray[np.int32],
+    seed: Seed,
+    mask: int,
+    settled: Table,
+    first: int,
+    span_id: np.uint64,
 ) -> int:
     """Slot of a span id in a scratch index over `settled[first:]`."""
-    slot = np.int64(mix(span_id) & np.uint64(mask))
+    slot = np.int64(home(seed, span_id, np.uint64(0)) & np.uint64(mask))
     while table[slot] >= 0 and settled[first + table[slot]].span_id != span_id:
         slot = (slot + 1) & mask
     return slot
@@ -706,7 +713,7 @@ def _fetch_traces(
     for t in range(rows.size):
         trace = pools.traces[rows[t]]
         at[t] = trace.head
-        prefetch(pools.slots, _home(trace.hi, trace.lo, pools.slots.size - 1))
+        prefetch(pools.slots, _home(pools, trace.hi, trace.lo))
         expect_memory(recent, _trace_hash(trace.hi, trace.lo))
     for _ in range(_FETCHED):
         ended = True
@@ -814,7 +821,7 @@ def _settle(
         for k in range(count):
             row = arrived[by_start[k]]
             span = pools.spans[row]
-            slot = _find_span(table, mask, settled, first, span.span_id)
+            slot = _find_span(table, pools.seed, mask, settled, first, span.span_id)
             if table[slot] >= 0:
                 pools.counts[DUPLICATES] += 1
                 _give_candidates(pools, np.int64(span.candidate))
@@ -840,7 +847,7 @@ def _settle(
             parent = pools.spans[sources[first + k]].parent_id
             place = NIL
             if parent != 0:
-                place = np.int64(table[_find_span(table, mask, settled, first, parent)])
+                place = np.int64(table[_find_span(table, pools.seed, mask, settled, first, parent)])
             settled[first + k].parent = place
         _cut_cycles(settled, first, kept)
         for k in range(kept):

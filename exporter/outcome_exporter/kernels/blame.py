@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.kernels.critical_path import link_children, scratch, walk
-from outcome_exporter.kernels.hashing import combine, mix
+from outcome_exporter.kernels.hashing import Seed, combine, home
 from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.kernels.pool import NIL
 from outcome_exporter.kernels.texts import NONE, OTHER
@@ -180,6 +180,7 @@ class State(NamedTuple):
     """Shape (journeys,): an error below the attempt's span is its own."""
     clock: npt.NDArray[np.int64]
     """Shape (1,): the second it is."""
+    seed: Seed
 
 
 class Memory(NamedTuple):
@@ -208,6 +209,7 @@ class Memory(NamedTuple):
 def _step_slot(
     steps: Table,
     slots: npt.NDArray[np.int32],
+    seed: Seed,
     journey: int,
     first: int,
     second: int,
@@ -216,9 +218,9 @@ def _step_slot(
     # Two arrays rather than the state: in the innermost loop, passing all of it costs more than
     # the lookup itself.
     mask = slots.size - 1
-    key = np.uint64(first) << np.uint64(40) ^ np.uint64(second) << np.uint64(16)
-    key ^= np.uint64(version + 2) << np.uint64(4) ^ np.uint64(journey)
-    slot = np.int64(mix(key) & np.uint64(mask))
+    names = np.uint64(first) << np.uint64(32) | np.uint64(second)
+    rest = np.uint64(version + 2) << np.uint64(32) | np.uint64(journey)
+    slot = np.int64(home(seed, names, rest) & np.uint64(mask))
     while True:
         row = slots[slot]
         if row < 0:
@@ -262,7 +264,7 @@ def _who_of(state: State, journey: int, first: int, version: int) -> int:
 @kernel
 def step(state: State, journey: int, first: int, second: int, version: int) -> int:
     """Row of a step or a stop, a new one if there is room."""
-    slot = _step_slot(state.steps, state.slots, journey, first, second, version)
+    slot = _step_slot(state.steps, state.slots, state.seed, journey, first, second, version)
     row = np.int64(state.slots[slot])
     if row >= 0:
         return row
@@ -271,7 +273,7 @@ def step(state: State, journey: int, first: int, second: int, version: int) -> i
         state.counts[STEPS_OVERFLOW] += 1
         first = second = OTHER
         version = STOP if version == STOP else NONE
-        slot = _step_slot(state.steps, state.slots, journey, first, second, version)
+        slot = _step_slot(state.steps, state.slots, state.seed, journey, first, second, version)
         row = np.int64(state.slots[slot])
         if row >= 0:
             return row
@@ -301,6 +303,7 @@ def reindex_steps(state: State) -> None:
         slot = _step_slot(
             state.steps,
             state.slots,
+            state.seed,
             np.int64(known.journey),
             known.first,
             known.second,
@@ -598,7 +601,7 @@ def _attempt(
     present = np.uint64(0)
     origin, origin_score, origin_end = NIL, -1.0, np.int64(0)
     errors = 0
-    steps, slots, recent = state.steps, state.slots, state.recent
+    steps, slots, seed, recent = state.steps, state.slots, state.seed, state.recent
     marked, spent = work.marked, work.spent
     for k in range(count):
         work.last[k] = NIL
@@ -607,7 +610,8 @@ def _attempt(
             span = spans[first + k]
             service, operation = np.int64(span.service), np.int64(span.operation)
             version = np.int64(span.version)
-            row = np.int64(slots[_step_slot(steps, slots, journey, service, operation, version)])
+            slot_of = _step_slot(steps, slots, seed, journey, service, operation, version)
+            row = np.int64(slots[slot_of])
             if row < 0:
                 row = step(state, journey, service, operation, version)
             work.mine[k] = row
@@ -1261,8 +1265,9 @@ def _cause_slot(
     state: State, journey: int, service: int, operation: int, version: int, kind: int
 ) -> int:
     mask = state.cause_slots.size - 1
-    key = combine(np.uint64(service) << np.uint64(32) ^ np.uint64(operation), np.uint64(version))
-    slot = np.int64(combine(key, np.uint64(journey * 4 + kind)) & np.uint64(mask))
+    names = np.uint64(service) << np.uint64(32) | np.uint64(operation)
+    rest = np.uint64(version) << np.uint64(32) | np.uint64(journey * 4 + kind)
+    slot = np.int64(home(state.seed, names, rest) & np.uint64(mask))
     while True:
         row = state.cause_slots[slot]
         if row < 0:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.hashing import mix
+from outcome_exporter.kernels.hashing import Seed, home
 from outcome_exporter.kernels.jit import kernel
 from outcome_exporter.model import Table
 
@@ -34,6 +34,7 @@ class Fresh(NamedTuple):
     """Rows by (slo, minute), open addressing, -1 where empty."""
     count: npt.NDArray[np.int64]
     """Shape (1,)."""
+    seed: Seed
 
 
 class Totals(NamedTuple):
@@ -52,7 +53,7 @@ class Totals(NamedTuple):
 @kernel
 def _slot(fresh: Fresh, slo: int, minute: int) -> int:
     mask = fresh.slots.size - 1
-    slot = np.int64(mix(np.uint64(minute) << np.uint64(24) ^ np.uint64(slo)) & np.uint64(mask))
+    slot = np.int64(home(fresh.seed, np.uint64(minute), np.uint64(slo)) & np.uint64(mask))
     while True:
         row = fresh.slots[slot]
         if row < 0 or (fresh.rows[row].slo == slo and fresh.rows[row].minute == minute):

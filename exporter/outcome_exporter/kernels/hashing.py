@@ -6,12 +6,24 @@ not be kept, neither in memory nor on disk. (Rejected: 64 bits verified against 
 which costs an arena of texts that must be bounded, collected and checkpointed.)
 
 The mixing is that of MurmurHash3's finaliser; a text is folded eight bytes at a time.
+
+Where a key lies in a table is chosen by other functions, `home` and `home_of_bytes`, which nobody
+can work out who does not know their seed. Senders choose ids, keys and texts: with a function that
+is known, 20,000 ids of theirs land in one slot, and each is looked for behind all others. A seed
+decides about places alone: a table's order is never read, and a restored one is built anew.
+
+Source:
+    The product of two words whose halves are laid over one another, with secrets in both, is what
+    wyhash, rapidhash and the hash tables of Rust (foldhash) use. It withstands floods, not somebody
+    who may measure single lookups.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from outcome_exporter.kernels.jit import inlined, kernel
-from outcome_exporter.kernels.words import load_word, pointer
+from outcome_exporter.kernels.words import fold_product, load_word, pointer
 from outcome_exporter.model import Bytes
 
 _M1 = np.uint64(0xFF51AFD7ED558CCD)
@@ -26,6 +38,45 @@ SEED_HI = np.uint64(0x243F6A8885A308D3)
 """Seed of a key's upper half; digits of pi, so that nobody needs to trust them."""
 SEED_LO = np.uint64(0x13198A2E03707344)
 """Seed of a key's lower half."""
+
+
+class Seed(NamedTuple):
+    """What decides where the keys of tables lie: two words that no sender knows."""
+
+    first: np.uint64
+    second: np.uint64
+
+    @classmethod
+    def of(cls, secret: bytes) -> "Seed":
+        """The seed that 16 random bytes are."""
+        first, second = np.frombuffer(secret, np.uint64)
+        return cls(first, second)
+
+
+KNOWN_SEED = Seed(SEED_HI, SEED_LO)
+"""For those who read what they made themselves."""
+
+
+@inlined
+def home(seed: Seed, one: np.uint64, other: np.uint64) -> np.uint64:
+    """Where a key of two words lies, once masked."""
+    return fold_product(one ^ seed.first, other ^ seed.second)
+
+
+@inlined
+def home_of_bytes(seed: Seed, text: Bytes, at: int, length: int) -> np.uint64:
+    """Where `text[at : at + length]` lies, once masked."""
+    source = pointer(text)
+    hashed = fold_product(seed.first ^ np.uint64(length), seed.second)
+    end = at + length
+    while at + 8 <= end:
+        hashed = fold_product(hashed ^ load_word(source, at), seed.second)
+        at += 8
+    word = _ZERO
+    while at < end:
+        word = (word << _EIGHT) | np.uint64(source[at])
+        at += 1
+    return fold_product(hashed ^ word, seed.second)
 
 
 @kernel

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.hashing import combine
+from outcome_exporter.kernels.hashing import Seed, home
 from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.kernels.pool import NIL, Free, Wheel, cancel, give, schedule, take
 from outcome_exporter.kernels.recent import RecentArrays, remember
@@ -84,6 +84,7 @@ class Chains(NamedTuple):
     """A power of two long."""
     following: npt.NDArray[np.int32]
     previous: npt.NDArray[np.int32]
+    seed: Seed
 
 
 class Side(NamedTuple):
@@ -156,7 +157,9 @@ class Output(NamedTuple):
 
 @kernel
 def _bucket(chains: Chains, row: Row, k: int) -> int:
-    return np.int64(row.keys[k, 1] & np.uint64(chains.heads.size - 1))
+    return np.int64(
+        home(chains.seed, row.keys[k, 0], row.keys[k, 1]) & np.uint64(chains.heads.size - 1)
+    )
 
 
 @kernel
@@ -284,7 +287,7 @@ def _add_value(state: Outcomes, journey: int, what: int, value: int, weight: int
 @kernel
 def _combination_slot(state: Outcomes, journey: int, labels: np.uint64) -> int:
     mask = state.combination_slots.size - 1
-    slot = np.int64(combine(labels, np.uint64(journey)) & np.uint64(mask))
+    slot = np.int64(home(state.attempts.chains.seed, labels, np.uint64(journey)) & np.uint64(mask))
     while True:
         row = state.combination_slots[slot]
         if row < 0:

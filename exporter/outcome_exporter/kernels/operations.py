@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.hashing import mix
+from outcome_exporter.kernels.hashing import Seed, home
 from outcome_exporter.kernels.jit import kernel
 from outcome_exporter.kernels.texts import OTHER
 from outcome_exporter.model import Table
@@ -41,13 +41,14 @@ class Operations(NamedTuple):
     slots: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int64]
     """Rows, spans counted under `other`."""
+    seed: Seed
 
 
 @kernel
 def _slot(state: Operations, service: int, name: int, kind: int, status: int) -> int:
     mask = state.slots.size - 1
-    key = np.uint64(service) << np.uint64(36) ^ np.uint64(name) << np.uint64(8)
-    slot = np.int64(mix(key ^ np.uint64(kind << 4 | status)) & np.uint64(mask))
+    names = np.uint64(service) << np.uint64(32) | np.uint64(name)
+    slot = np.int64(home(state.seed, names, np.uint64(kind << 4 | status)) & np.uint64(mask))
     while True:
         row = state.slots[slot]
         if row < 0:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.hashing import mix
+from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed, home
 from outcome_exporter.kernels.jit import inlined, kernel
 from outcome_exporter.kernels.words import prefetch
 
@@ -29,21 +29,27 @@ class RecentArrays(NamedTuple):
     """The set; 0 is an empty slot. A power of two long, at most half full."""
     counts: npt.NDArray[np.int64]
     """Oldest place in the ring, how many, how many were forgotten early."""
+    seed: Seed
+
+
+@inlined
+def _home(recent: RecentArrays, hashed: np.uint64) -> int:
+    return np.int64(home(recent.seed, hashed, np.uint64(0)) & np.uint64(recent.slots.size - 1))
 
 
 @kernel
 def _slot(recent: RecentArrays, hashed: np.uint64) -> int:
-    mask = np.uint64(recent.slots.size - 1)
-    slot = mix(hashed) & mask
+    mask = recent.slots.size - 1
+    slot = _home(recent, hashed)
     while recent.slots[slot] != 0 and recent.slots[slot] != hashed:
-        slot = (slot + np.uint64(1)) & mask
-    return np.int64(slot)
+        slot = (slot + 1) & mask
+    return slot
 
 
 @inlined
 def expect_memory(recent: RecentArrays, hashed: np.uint64) -> None:
     """Brings near what `seen` and `remember` will touch."""
-    prefetch(recent.slots, np.int64(mix(hashed) & np.uint64(recent.slots.size - 1)))
+    prefetch(recent.slots, _home(recent, hashed))
 
 
 @kernel
@@ -57,8 +63,7 @@ def _drop_oldest(recent: RecentArrays) -> None:
         hashed = recent.slots[slot]
         if hashed == 0:
             break
-        home = np.int64(mix(hashed) & np.uint64(mask))
-        if ((slot - home) & mask) >= ((slot - hole) & mask):
+        if ((slot - _home(recent, hashed)) & mask) >= ((slot - hole) & mask):
             recent.slots[hole] = hashed
             hole = slot
     recent.slots[hole] = 0
@@ -130,10 +135,10 @@ def _reinsert(old: RecentArrays, new: RecentArrays) -> None:
 class Recent:
     """A bounded memory of hashes that grows as it needs to."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, seed: Seed = KNOWN_SEED) -> None:
         """Remembers at most `capacity` hashes."""
         self.capacity = capacity
-        self.arrays = _empty(min(capacity, 1024))
+        self.arrays = _empty(min(capacity, 1024), seed)
 
     def reserve(self, count: int) -> None:
         """Makes room for so many more, within the capacity."""
@@ -141,7 +146,7 @@ class Recent:
         needed = int(self.arrays.counts[_SIZE]) + count
         if needed > size and size < self.capacity:
             old = self.arrays
-            self.arrays = _empty(min(self.capacity, max(needed, 2 * size)))
+            self.arrays = _empty(min(self.capacity, max(needed, 2 * size)), old.seed)
             self.arrays.counts[_OVERFLOW] = old.counts[_OVERFLOW]
             _reinsert(old, self.arrays)
 
@@ -155,20 +160,23 @@ class Recent:
         return {name: getattr(self.arrays, name) for name in ("ring", "until", "counts")}
 
     @classmethod
-    def restore(cls, capacity: int, arrays: dict[str, npt.NDArray[Any]]) -> Self:
+    def restore(
+        cls, capacity: int, arrays: dict[str, npt.NDArray[Any]], seed: Seed = KNOWN_SEED
+    ) -> Self:
         """The memory that `dump` described."""
-        recent = cls(capacity)
-        old = RecentArrays(arrays["ring"], arrays["until"], recent.arrays.slots, arrays["counts"])
-        recent.arrays = _empty(min(capacity, max(int(old.counts[_SIZE]), 1024)))
+        recent = cls(capacity, seed)
+        old = recent.arrays._replace(**arrays)
+        recent.arrays = _empty(min(capacity, max(int(old.counts[_SIZE]), 1024)), seed)
         recent.arrays.counts[_OVERFLOW] = old.counts[_OVERFLOW]
         _reinsert(old, recent.arrays)
         return recent
 
 
-def _empty(size: int) -> RecentArrays:
+def _empty(size: int, seed: Seed) -> RecentArrays:
     return RecentArrays(
         ring=np.zeros(size, np.uint64),
         until=np.zeros(size, np.int64),
         slots=np.zeros(1 << (2 * size).bit_length(), np.uint64),
         counts=np.zeros(3, np.int64),
+        seed=seed,
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.hashing import SEED_LO, hash_bytes, same_bytes
+from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed, home_of_bytes, same_bytes
 from outcome_exporter.kernels.jit import inlined, kernel
 from outcome_exporter.model import Bytes
 
@@ -38,6 +38,7 @@ class TextArrays(NamedTuple):
     """Open addressing: a code, or -1. A power of two long, at most half full."""
     counts: npt.NDArray[np.int64]
     """Codes given, bytes of the arena used, texts that overflowed."""
+    seed: Seed
 
 
 @inlined
@@ -54,7 +55,7 @@ def _cut(source: Bytes, at: int, length: int) -> int:
 def _slot(texts: TextArrays, source: Bytes, at: int, length: int) -> int:
     """Where a text stands in the index, or would stand."""
     mask = texts.slots.size - 1
-    slot = np.int64(hash_bytes(source, at, length, SEED_LO) & np.uint64(mask))
+    slot = np.int64(home_of_bytes(texts.seed, source, at, length) & np.uint64(mask))
     while True:
         code = texts.slots[slot]
         if code < 0:
@@ -110,7 +111,7 @@ def _reindex(texts: TextArrays) -> None:
 class Texts:
     """A bounded table of texts, seen from Python."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, seed: Seed = KNOWN_SEED) -> None:
         """Room for `capacity` texts beside the empty one and `other`."""
         codes = capacity + 2
         index = 1 << (2 * codes - 1).bit_length()
@@ -119,6 +120,7 @@ class Texts:
             starts=np.zeros(codes + 1, np.int64),
             slots=np.full(index, -1, np.int32),
             counts=np.zeros(3, np.int64),
+            seed=seed,
         )
         other = np.frombuffer(b"other", np.uint8)
         self.arrays.arena[: other.size] = other
@@ -154,10 +156,12 @@ class Texts:
         }
 
     @classmethod
-    def restore(cls, capacity: int, arrays: dict[str, npt.NDArray[Any]]) -> Self:
+    def restore(
+        cls, capacity: int, arrays: dict[str, npt.NDArray[Any]], seed: Seed = KNOWN_SEED
+    ) -> Self:
         """The table that `dump` described, with room for `capacity` texts or what it holds."""
         count = int(arrays["counts"][_COUNT])
-        texts = cls(max(capacity, count - 2))
+        texts = cls(max(capacity, count - 2), seed)
         texts.arrays.arena[: arrays["arena"].size] = arrays["arena"]
         texts.arrays.starts[: count + 1] = arrays["starts"]
         texts.arrays.counts[:] = arrays["counts"]

@@ -5,10 +5,10 @@ payment-7c9". A span has a set of them: those of its resource, and its own. Sets
 that a span carries one number and a resource's attributes are read once a request. The first
 trait of a set says only that a span of the service is there.
 
-State: rows of traits and of sets, and an index over the hashes of each; a hit is compared in
-full. Bounded: each dimension has its share of the rows, beyond which a value is the dimension's
-`other` and counted; beyond the sets a span keeps those of its resource. Pods come and go, so what
-no request had for `retain` seconds is forgotten as soon as its room is needed.
+State: rows of traits and of sets, and an index over each; a hit is compared in full. Bounded:
+each dimension has its share of the rows, beyond which a value is the dimension's `other` and
+counted; beyond the sets a span keeps those of its resource. Pods come and go, so what no request
+had for `retain` seconds is forgotten as soon as its room is needed.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.kernels.attributes import Batch, text_of
-from outcome_exporter.kernels.hashing import SEED_LO, combine, hash_bytes
+from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed, combine, home, home_of_bytes
 from outcome_exporter.kernels.jit import kernel
 from outcome_exporter.kernels.pool import NIL, Free, Pool, give, take
 from outcome_exporter.model import Bytes, Table
@@ -33,7 +33,6 @@ NO_TRAIT = 0xFFFF
 
 TRAIT = np.dtype(
     [
-        ("hash", np.uint64),
         ("born", np.int64),  # second
         ("service", np.uint32),  # text code
         ("there", np.uint16),  # trait that says that the service is there; NO_TRAIT: none
@@ -74,20 +73,22 @@ class TraitArrays(NamedTuple):
     free_rows: Free
     free_sets: Free
     slots: npt.NDArray[np.int32]
-    """Rows by hash, open addressing, -1 where empty; a power of two, at most half full."""
+    """Rows, open addressing, -1 where empty; a power of two, at most half full."""
     set_slots: npt.NDArray[np.int32]
+    """Sets by hash, likewise."""
     shares: npt.NDArray[np.int64]
     """Shape (dimensions + 1, 2): rows that each has, and may have; the last: `THERE`."""
     counts: npt.NDArray[np.int64]
     retain: int
     """Seconds."""
+    seed: Seed
 
 
 @kernel
 def _slot(
     rows: Table,
     slots: npt.NDArray[np.int32],
-    hashed: np.uint64,
+    seed: Seed,
     service: int,
     dimension: int,
     source: Bytes,
@@ -98,15 +99,16 @@ def _slot(
     # Two arrays rather than all of them: a span's traits are looked up one by one, and passing
     # the rest costs as much as the lookup.
     mask = slots.size - 1
-    slot = np.int64(hashed & np.uint64(mask))
+    whose = np.uint64(service) << np.uint64(16) | np.uint64(dimension + 1)
+    slot = np.int64(home(seed, home_of_bytes(seed, source, at, length), whose) & np.uint64(mask))
     while True:
         row = slots[slot]
         if row < 0:
             return slot
         known = rows[row]
-        if known.hash == hashed and known.service == service and known.dimension == dimension:
-            same = known.length == length
-            for k in range(length if same else 0):
+        if known.service == service and known.dimension == dimension and known.length == length:
+            same = True
+            for k in range(length):
                 same &= known.text[k] == source[at + k]
             if same:
                 return slot
@@ -117,12 +119,13 @@ def _slot(
 def _set_slot(
     sets: Table,
     slots: npt.NDArray[np.int32],
+    seed: Seed,
     hashed: np.uint64,
     found: npt.NDArray[np.uint16],
     count: int,
 ) -> int:
     mask = slots.size - 1
-    slot = np.int64(hashed & np.uint64(mask))
+    slot = np.int64(home(seed, hashed, np.uint64(count)) & np.uint64(mask))
     while True:
         row = slots[slot]
         if row < 0:
@@ -149,7 +152,7 @@ def reindex(traits: TraitArrays) -> None:
             slot = _slot(
                 traits.rows,
                 traits.slots,
-                known.hash,
+                traits.seed,
                 np.int64(known.service),
                 np.int64(known.dimension),
                 known.text,
@@ -164,6 +167,7 @@ def reindex(traits: TraitArrays) -> None:
             slot = _set_slot(
                 traits.sets,
                 traits.set_slots,
+                traits.seed,
                 known_set.hash,
                 known_set.traits,
                 np.int64(known_set.count),
@@ -220,9 +224,7 @@ def _trait(
         length = VALUE_MAX
         while length > 0 and source[at + length] & 0xC0 == 0x80:
             length -= 1
-    key = np.uint64(service) << np.uint64(16) | np.uint64(dimension + 1)
-    hashed = combine(hash_bytes(source, at, length, SEED_LO), key)
-    slot = _slot(traits.rows, traits.slots, hashed, service, dimension, source, at, length)
+    slot = _slot(traits.rows, traits.slots, traits.seed, service, dimension, source, at, length)
     if traits.slots[slot] >= 0:
         return np.int64(traits.slots[slot])
     share = traits.shares[dimension]
@@ -231,7 +233,6 @@ def _trait(
         return NO_TRAIT if dimension == THERE else dimension
     row = take(traits.free_rows)
     known = traits.rows[row]
-    known.hash = hashed
     known.born = second
     known.service = service
     known.there = there
@@ -269,7 +270,7 @@ def _set_of(
     hashed = traits.sets[begun].hash
     for k in range(first, count):
         hashed = combine(hashed, np.uint64(found[k]))
-    slot = _set_slot(traits.sets, traits.set_slots, hashed, found, count)
+    slot = _set_slot(traits.sets, traits.set_slots, traits.seed, hashed, found, count)
     row = np.int64(traits.set_slots[slot])
     if row < 0:
         if traits.free_sets.counts[0] == traits.sets.size and traits.free_sets.counts[1] == 0:
@@ -369,7 +370,12 @@ class Traits:
     """Traits and their sets, seen from Python."""
 
     def __init__(
-        self, dimensions: npt.NDArray[np.int16], count: int, capacity: int, retain: int
+        self,
+        dimensions: npt.NDArray[np.int16],
+        count: int,
+        capacity: int,
+        retain: int,
+        seed: Seed = KNOWN_SEED,
     ) -> None:
         """Nothing is known.
 
@@ -378,6 +384,7 @@ class Traits:
             count: Dimensions.
             capacity: Traits, beside what is `other`.
             retain: Seconds that a trait is known at least.
+            seed: Where the keys of its tables lie.
         """
         self._count = count
         capacity = capacity if count else 0
@@ -398,6 +405,7 @@ class Traits:
             shares=shares,
             counts=np.zeros(2, np.int64),
             retain=retain,
+            seed=seed,
         )
         self._plant()
 

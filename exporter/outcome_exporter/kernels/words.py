@@ -1,4 +1,4 @@
-"""What numba's arrays cannot say: pointers, words that are not aligned, and what comes next.
+"""What numba cannot say: pointers, words that are not aligned, whole products, what comes next.
 
 A pointer has no bounds, no reference count, and no negative places to be asked about: whoever takes
 one answers for every place it reads. Little-endian machines only.
@@ -12,6 +12,8 @@ from numba.extending import intrinsic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy as np
 
     from outcome_exporter.model import Bytes, Table
 
@@ -39,6 +41,16 @@ def _lower_load_word(_context: Any, payload: Any, at: Any) -> Any:  # noqa: ANN4
     return types.uint64(payload, at), generate
 
 
+def _lower_fold_product(_context: Any, one: Any, other: Any) -> Any:  # noqa: ANN401
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+        wide, word = ir.IntType(128), ir.IntType(64)
+        product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
+        high = builder.trunc(builder.lshr(product, wide(64)), word)
+        return builder.xor(builder.trunc(product, word), high)
+
+    return types.uint64(one, other), generate
+
+
 def _lower_prefetch(_context: Any, array: Any, place: Any) -> Any:  # noqa: ANN401
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -58,5 +70,7 @@ pointer = cast("Callable[[Any], Any]", intrinsic(_lower_pointer))
 row = cast("Callable[[Table, int], Any]", intrinsic(_lower_row))
 # 8 bytes from a place on as a little-endian number, however they are aligned.
 load_word = cast("Callable[[Bytes, int], int]", intrinsic(_lower_load_word))
+# Of two 64-bit numbers the 128 bits of their product, one half laid over the other.
+fold_product = cast("Callable[[np.uint64, np.uint64], np.uint64]", intrinsic(_lower_fold_product))
 # Begins to bring a place of an array near, which may also lie outside: changes nothing but time.
 prefetch = cast("Callable[[Any, int], None]", intrinsic(_lower_prefetch))
