@@ -230,3 +230,8 @@ def test_a_flood_of_ids_made_for_one_slot_costs_what_others_cost(table):
     seconds(flood_of("none")[:10], **what)  # compiled from here on
     usual = seconds(flood_of("none"), **what)
     assert seconds(flood_of(table), **what) < 5 * usual + 0.5
+
+
+def test_one_request_of_events_for_a_trace_of_attempts_takes_the_room_of_the_attempts():
+    # A pair of each attempt and each event would be 68 GiB.
+    assert seconds([(1, 1, n) for n in range(1, 20_001)], paid=True) < 20

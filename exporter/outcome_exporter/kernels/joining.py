@@ -584,10 +584,13 @@ def _claim_for(plan: JoinPlan, state: Outcomes, attempt: Row) -> int:
 
 @allocating
 def count_partners(state: Outcomes, claims: Table) -> int:
-    """At most so many attempts will be achieved by some claims."""
+    """At most so many attempts will be achieved by some claims: each that waits, once."""
+    waiting = state.attempts.free.counts[0] - state.attempts.free.counts[1]
     count = 0
     for i in range(claims.size):
         count += _partners(state.attempts, claims[i], _ALL).size
+        if count >= waiting:
+            return np.int64(waiting)
     return count
 
 
