@@ -14,7 +14,9 @@ from fractions import Fraction
 
 from tests.scenario import Event, Items, Restart, Span
 
-from outcome_exporter.config import Config, Journey, Slo
+from outcome_exporter.config import Config
+from outcome_exporter.config.journeys import Journey
+from outcome_exporter.config.slos import Slo
 
 SECOND = 10**9
 MINUTE = 60 * SECOND

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from outcome_exporter import burn, series
-from outcome_exporter.config import Config, Journey, Slo
+from outcome_exporter.config import Config
+from outcome_exporter.config.journeys import Journey
+from outcome_exporter.config.slos import Slo
 from outcome_exporter.model import Exemplar, Histogram, Sample, Snapshot
 from outcome_exporter.series import Family
 from outcome_exporter.units import DAY, HOUR, MINUTE, SECOND, format_duration

@@ -48,7 +48,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.config import Journey
+from outcome_exporter.config.journeys import Journey
 from outcome_exporter.kernels import blame as k
 from outcome_exporter.kernels.pool import NIL
 from outcome_exporter.model import SUPPORT_MIN, Table

@@ -31,7 +31,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.config import Budgeting, Calendar
+from outcome_exporter.config.slos import Budgeting, Calendar
 from outcome_exporter.model import Table
 from outcome_exporter.units import MILLIONTHS, MINUTE
 

@@ -20,17 +20,10 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from outcome_exporter import burn, config, document, promql, series
-from outcome_exporter.config import (
-    Config,
-    Journey,
-    JourneySlo,
-    MetricSli,
-    PrometheusSli,
-    Sli,
-    Slo,
-    SpanSelector,
-    StandaloneSlo,
-)
+from outcome_exporter.config import Config
+from outcome_exporter.config.journeys import Journey, JourneySlo, SpanSelector
+from outcome_exporter.config.scalars import format_size
+from outcome_exporter.config.slos import MetricSli, PrometheusSli, Sli, Slo, StandaloneSlo
 from outcome_exporter.errors import ConfigError, Problem
 from outcome_exporter.model import LABELS_MAX, SLOS_MAX
 from outcome_exporter.units import DAY, HOUR, MINUTE, format_duration
@@ -138,7 +131,7 @@ def _sizes_and_times(configuration: Config) -> Iterator[Problem]:
         yield Problem(
             "storage.max_log",
             "is smaller than the largest request, which would never fit",
-            f"use at least {config.format_size(configuration.receivers.otlp.max_request)}",
+            f"use at least {format_size(configuration.receivers.otlp.max_request)}",
         )
     source = configuration.prometheus
     if source is not None and source.every < MINUTE:

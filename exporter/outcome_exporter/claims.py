@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.config import JoinKey, Journey
+from outcome_exporter.config.journeys import JoinKey, Journey
 from outcome_exporter.events import lookup, text_of
 from outcome_exporter.kernels import events as k
 from outcome_exporter.kernels.hashing import combine

@@ -46,7 +46,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from outcome_exporter.config import MetricPart, MetricSli
+from outcome_exporter.config.slos import MetricPart, MetricSli
 from outcome_exporter.kernels.glob import matches
 from outcome_exporter.kernels.hashing import combine
 from outcome_exporter.kernels.recent import Recent, remember

@@ -32,7 +32,9 @@ from markupsafe import Markup
 
 from outcome_exporter import series, words
 from outcome_exporter.changes import followed
-from outcome_exporter.config import Config, Journey, JourneySlo, Promised, Slo
+from outcome_exporter.config import Config
+from outcome_exporter.config.journeys import Journey, JourneySlo, Promised
+from outcome_exporter.config.slos import Slo
 from outcome_exporter.model import Histogram, Sample, Snapshot
 from outcome_exporter.series import Family
 from outcome_exporter.units import HOUR, MINUTE, SECOND, format_duration, parse_duration

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.config import Config, JoinKey, Journey, SpanSelector, StandaloneSlo
+from outcome_exporter.config import Config
+from outcome_exporter.config.journeys import JoinKey, Journey, SpanSelector
+from outcome_exporter.config.slos import StandaloneSlo
 from outcome_exporter.kernels.hashing import KNOWN_SEED, SEED_HI, Seed, hash_bytes
 from outcome_exporter.model import JOIN_KEYS_MAX, LABELS_MAX, Bytes
 

@@ -40,7 +40,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from outcome_exporter import series
-from outcome_exporter.config import Prometheus, StandaloneSlo
+from outcome_exporter.config.process import Prometheus
+from outcome_exporter.config.slos import StandaloneSlo
 from outcome_exporter.errors import OutcomeExporterError, SourceError
 from outcome_exporter.minutes import spread
 from outcome_exporter.model import Encoding, Kind, Polled, Sample, Snapshot

@@ -22,7 +22,8 @@ from rich.table import Table as TextTable
 
 from outcome_exporter import burn, check, otlp_file, slo
 from outcome_exporter.burn import Tier
-from outcome_exporter.config import Config, Slo
+from outcome_exporter.config import Config
+from outcome_exporter.config.slos import Slo
 from outcome_exporter.errors import DecodeError
 from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed
 from outcome_exporter.log_file import LogReader

@@ -25,7 +25,8 @@ from prometheus_client import ProcessCollector
 from outcome_exporter import check, diagnostics, evidence, series
 from outcome_exporter.checkpoint import StateStore
 from outcome_exporter.clock import SteadyClock
-from outcome_exporter.config import Config, Listener, Tls
+from outcome_exporter.config import Config
+from outcome_exporter.config.process import Listener, Tls
 from outcome_exporter.engine import Engine
 from outcome_exporter.errors import ConfigError, OutcomeExporterError, Problem, StorageError
 from outcome_exporter.intake import DurableIntake

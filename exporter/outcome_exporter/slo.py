@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from outcome_exporter import budgets, burn
-from outcome_exporter.config import Slo, StandaloneSlo
+from outcome_exporter.config.slos import Slo, StandaloneSlo
 from outcome_exporter.kernels import buckets as k
 from outcome_exporter.kernels.hashing import Seed
 from outcome_exporter.model import BUCKET, Table

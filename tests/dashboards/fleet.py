@@ -8,7 +8,9 @@ import math
 from collections.abc import Iterator
 
 from outcome_exporter import series, slo
-from outcome_exporter.config import Config, Journey, Slo
+from outcome_exporter.config import Config
+from outcome_exporter.config.journeys import Journey
+from outcome_exporter.config.slos import Slo
 from outcome_exporter.model import REASONS, Histogram, Sample, Snapshot
 from outcome_exporter.receive.counters import ReceiverCounters
 from outcome_exporter.series import Family

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outcome_exporter import budgets, slo
-from outcome_exporter.config import Budgeting, Calendar, Config
+from outcome_exporter.config import Config
+from outcome_exporter.config.slos import Budgeting, Calendar
 from outcome_exporter.model import BUCKET, VERDICT
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.units import DAY, MILLIONTHS, MINUTE, SECOND

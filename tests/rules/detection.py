@@ -9,7 +9,7 @@ import numpy as np
 from tests.rules import timeline
 
 from outcome_exporter import burn
-from outcome_exporter.config import Slo
+from outcome_exporter.config.slos import Slo
 from outcome_exporter.units import MINUTE
 
 SEVERITIES: tuple[burn.Severity, ...] = ("page", "ticket")

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from outcome_exporter.config import Config, Journey, Slo
+from outcome_exporter.config import Config
+from outcome_exporter.config.journeys import Journey
+from outcome_exporter.config.slos import Slo
 from outcome_exporter.units import HOUR, MINUTE, SECOND, format_duration
 
 TARGET = 'job="outcome-exporter",instance="exporter:9464"'

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from outcome_exporter import burn, check, config
+from outcome_exporter.config import journeys, process
+from outcome_exporter.config.scalars import format_size
 from outcome_exporter.errors import ConfigError
 from outcome_exporter.units import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 
@@ -27,21 +29,21 @@ def test_the_checkout_example_is_read_as_it_stands():
     success, fast = journey.slos
     assert found.receivers.otlp.grpc.listen == "0.0.0.0:4317"
     assert found.traces.max_age == 2 * MINUTE
-    assert journey.attempt.span == config.SpanSelector(
+    assert journey.attempt.span == journeys.SpanSelector(
         service="frontend", name="POST /api/checkout"
     )
     assert journey.join == (
         "trace_id",
-        config.JoinKey(attribute="app.order.id", event="data.order_id"),
+        journeys.JoinKey(attribute="app.order.id", event="data.order_id"),
     )
-    assert journey.outcome == config.Outcome(event="shop.order.completed", within=5 * MINUTE)
+    assert journey.outcome == journeys.Outcome(event="shop.order.completed", within=5 * MINUTE)
     assert journey.slow_above == 2 * SECOND
-    assert journey.value == config.Value(
+    assert journey.value == journeys.Value(
         event="data.total", attribute="app.cart.total", currency="USD"
     )
     assert journey.labels == {"tier": "app.user.tier"}
     assert success.objective == Decimal("99.5")
-    assert success.good == config.Good(achieved=True, error=False)
+    assert success.good == journeys.Good(achieved=True, error=False)
     assert fast.good.duration_below == 800 * MILLISECOND
     assert [slo.name for _, slo in found.slos] == ["checkout-success", "checkout-fast"]
 
@@ -55,8 +57,8 @@ def test_examples_work_without_a_warning_and_fit_the_schema(path):
 def test_defaults_are_as_documented(tmp_path):
     found = load(tmp_path, "journeys: []")
     assert found.metrics.listen == "0.0.0.0:9464"
-    assert found.traces == config.Traces(quiet=10 * SECOND, max_age=2 * MINUTE, dedupe=HOUR)
-    assert found.time == config.Time(future=10 * MINUTE, grace=MINUTE, lateness=10 * SECOND)
+    assert found.traces == process.Traces(quiet=10 * SECOND, max_age=2 * MINUTE, dedupe=HOUR)
+    assert found.time == process.Time(future=10 * MINUTE, grace=MINUTE, lateness=10 * SECOND)
     assert found.exposition.birth == 30 * SECOND
     assert found.receivers.otlp.max_request == 64 << 20
     assert found.limits.label_values == 20
@@ -75,7 +77,7 @@ def test_what_is_written_out_is_read_back_the_same(tmp_path):
 def test_sizes(tmp_path, text, size_bytes):
     found = load(tmp_path, f"storage: {{max_log: {text}}}")
     assert found.storage.max_log == size_bytes
-    written = config.format_size(size_bytes)
+    written = format_size(size_bytes)
     assert load(tmp_path, f"storage: {{max_log: {written}}}").storage.max_log == size_bytes
 
 
@@ -87,7 +89,7 @@ def test_zero_is_the_one_duration_without_a_unit(tmp_path):
 
 
 def test_nanoseconds_are_taken_from_python_and_not_from_a_file():
-    assert config.Traces(quiet=7).quiet == 7
+    assert process.Traces(quiet=7).quiet == 7
 
 
 @pytest.mark.parametrize("text", ["no", "on", "0644", "1:30", "2024-01-01", "1_000", "0x1f"])
@@ -129,8 +131,8 @@ def test_a_file_without_end_is_refused_without_being_read_whole():
 
 
 def slo(objective, window=28 * DAY):
-    return config.JourneySlo(
-        name="a", objective=objective, window=window, good=config.Good(error=False)
+    return journeys.JourneySlo(
+        name="a", objective=objective, window=window, good=journeys.Good(error=False)
     )
 
 

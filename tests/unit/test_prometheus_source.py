@@ -8,7 +8,8 @@ from threading import Thread
 
 import pytest
 
-from outcome_exporter.config import Config, Prometheus
+from outcome_exporter.config import Config
+from outcome_exporter.config.process import Prometheus
 from outcome_exporter.errors import DecodeError, SourceError
 from outcome_exporter.model import Encoding, Kind, Record
 from outcome_exporter.pipeline import Pipeline

@@ -21,7 +21,8 @@ from tests.receivers import LIMIT_BYTES, Inbox
 
 from outcome_exporter import series, server
 from outcome_exporter.clock import SteadyClock
-from outcome_exporter.config import Config, Listener, Tls
+from outcome_exporter.config import Config
+from outcome_exporter.config.process import Listener, Tls
 from outcome_exporter.errors import ConfigError
 from outcome_exporter.kernels.hashing import KNOWN_SEED
 from outcome_exporter.receive import access

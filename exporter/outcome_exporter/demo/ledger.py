@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from outcome_exporter import series
-from outcome_exporter.config import Config, Good, Journey
+from outcome_exporter.config import Config
+from outcome_exporter.config.journeys import Good, Journey
 from outcome_exporter.units import MILLIONTHS
 
 REASONS = ("ok", "recovered", "slow", "missed", "error")

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from outcome_exporter import series
-from outcome_exporter.config import Config, Journey
+from outcome_exporter.config import Config
+from outcome_exporter.config.journeys import Journey
 from outcome_exporter.demo.faults import Announcement
 from outcome_exporter.demo.ledger import REASONS, Expected
 from outcome_exporter.model import Histogram, Snapshot

@@ -12,7 +12,8 @@ from textwrap import indent
 
 from outcome_exporter import burn
 from outcome_exporter.alerting import CAUSE_WINDOWS, with_enough_events
-from outcome_exporter.config import Config, Promised
+from outcome_exporter.config import Config
+from outcome_exporter.config.journeys import Promised
 from outcome_exporter.rules import burning, messages
 from outcome_exporter.rules.burning import KEPT
 

@@ -13,7 +13,8 @@ the budget is spent faster than planned, and somebody should look in working hou
 """
 
 from outcome_exporter import alerting, burn
-from outcome_exporter.config import Config, Slo
+from outcome_exporter.config import Config
+from outcome_exporter.config.slos import Slo
 from outcome_exporter.series import Family
 from outcome_exporter.units import format_duration
 
