@@ -227,8 +227,7 @@ def seconds(ids: list[tuple[int, int, int]], *, name: str = "pay", paid: bool = 
 @pytest.mark.parametrize("table", ["traces", "settled traces", "spans of a trace", "join keys"])
 def test_a_flood_of_ids_made_for_one_slot_costs_what_others_cost(table):
     what = {"name": "step"} if table == "spans of a trace" else {"paid": table == "join keys"}
-    seconds(flood_of("none")[:10], **what)  # compiled from here on
-    usual = seconds(flood_of("none"), **what)
+    usual = min(seconds(flood_of("none"), **what) for _ in range(2))  # the first one compiles
     assert seconds(flood_of(table), **what) < 5 * usual + 0.5
 
 
