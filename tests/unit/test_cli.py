@@ -71,10 +71,10 @@ def test_check_says_what_is_promised():
         BEGINS_AND_SUCCEEDS,
         "  checkout-success: 99.5 % achieved and without error over 28d",
         "    pages at 6.72 % bad over 1h and 5m, 2.8 % bad over 6h and 30m",
-        "    tickets at 1.4 % bad over 1d and 2h, 0.467 % bad over 3d and 6h",
+        "    tickets at 1.4 % bad over 1d and 2h, 0.5 % bad over 3d and 6h",
         "  checkout-fast: 95 % faster than 800ms over 28d",
         "    pages at 67.2 % bad over 1h and 5m, 28 % bad over 6h and 30m",
-        "    tickets at 14 % bad over 1d and 2h, 4.67 % bad over 3d and 6h",
+        "    tickets at 14 % bad over 1d and 2h, 5 % bad over 3d and 6h",
     ]
 
 
