@@ -1,10 +1,11 @@
 """How often blame names the right service on recorded faults, and what it costs: prints tables.
 
-    python tests/bench/bench_rca.py [FOLDER] [--robust | --cost]
+    python tests/bench/bench_rca.py [FOLDER] [--robust | --cost] [--traces-only]
 
-FOLDER holds recorded streams of two systems, a folder each: `traces.otlp.zst`, and `faults.json`
-with what was injected when. Each stream goes through the whole pipeline in its order, with nothing
-but its own past as history; what is read is `outcome_cause_share`, as a scrape would show it.
+FOLDER holds recorded streams of two systems, a folder each: `traces.otlp.zst`, `metrics.otlp.zst`
+with what their pods used, and `faults.json` with what was injected when. Each stream goes through
+the whole pipeline in its order, with nothing but its own past as history; what is read is
+`outcome_cause_share`, as a scrape would show it. `--traces-only` leaves the metrics out.
 
 A fault counts as found where the service that was named most in its window is the one it was
 injected into: over scrapes 15 s apart, by share, a later scrape weighing more than one that had
@@ -18,10 +19,11 @@ counted apart.
 all traces out, and moves all times so that the faults begin elsewhere in a slot. Then each day is
 held out: the thresholds that do best on the other days, of both systems, are measured on it.
 
-`--cost` compares CPU time with and without blame, both in this process.
+`--cost` compares CPU time with and without blame, both in this process, of traces alone.
 """
 
 import argparse
+import heapq
 import json
 import os
 import statistics
@@ -29,7 +31,7 @@ import struct
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +43,7 @@ from rich.table import Table
 from outcome_exporter import blame, series
 from outcome_exporter.config import Config
 from outcome_exporter.kernels import blame as k
-from outcome_exporter.model import Encoding, Kind, Record, SpanBatch
+from outcome_exporter.model import Encoding, Kind, MetricBatch, Record, SpanBatch
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import SECOND
@@ -104,6 +106,8 @@ class Change(NamedTuple):
     """By which traces are left out; 0: none is."""
     seconds: int = 0
     """By which all times are moved."""
+    metrics: bool = True
+    """Whether there are any."""
 
 
 class Fault(NamedTuple):
@@ -136,38 +140,61 @@ def messages(path: Path) -> Iterator[bytes]:
             yield reader.read(struct.unpack(">I", header)[0])
 
 
-def changed(batch: SpanBatch, change: Change) -> SpanBatch:
-    """A request as it would have been."""
-    spans = batch.spans
-    if change.seconds:
-        spans = spans.copy()
-        spans["start"] += change.seconds * SECOND
-        spans["end"] += change.seconds * SECOND
-    if change.seed:
-        # The same traces in every request, whatever part of them it holds.
-        mixed = (spans["trace_lo"] ^ np.uint64(change.seed)) * np.uint64(0x9E3779B97F4A7C15)
-        spans = spans[mixed / 2.0**64 >= LEFT_OUT]
-    return batch._replace(spans=spans)
+def spans_of(pipeline: Pipeline, path: Path, change: Change) -> Iterator[Record]:
+    """Requests as they would have been; each arrives with its last span."""
+    for payload in messages(path):
+        batch = pipeline.decode(Kind.TRACES, payload)
+        assert isinstance(batch, SpanBatch)
+        spans = batch.spans
+        if change.seconds:
+            spans = spans.copy()
+            spans["start"] += change.seconds * SECOND
+            spans["end"] += change.seconds * SECOND
+        if change.seed:
+            # The same traces in every request, whatever part of them it holds.
+            mixed = (spans["trace_lo"] ^ np.uint64(change.seed)) * np.uint64(0x9E3779B97F4A7C15)
+            spans = spans[mixed / 2.0**64 >= LEFT_OUT]
+        if spans.size:
+            arrival = int(spans["end"].max())
+            yield Record(
+                0, arrival, Kind.TRACES, Encoding.NONE, payload, batch._replace(spans=spans)
+            )
 
 
-def scrapes(config: Config, path: Path, change: Change) -> Iterator[Scrape]:
+def points_of(pipeline: Pipeline, path: Path, change: Change) -> Iterator[Record]:
+    """The same of metrics; each arrives when it was measured."""
+    for payload in messages(path):
+        batch = pipeline.decode(Kind.METRICS, payload)
+        assert isinstance(batch, MetricBatch)
+        points = [
+            point._replace(time_unix_nano=point.time_unix_nano + change.seconds * SECOND)
+            for point in batch.points
+        ]
+        if points:
+            arrival = max(point.time_unix_nano for point in points)
+            yield Record(
+                0, arrival, Kind.METRICS, Encoding.NONE, payload, batch._replace(points=points)
+            )
+
+
+def scrapes(config: Config, day: Path, change: Change) -> Iterator[Scrape]:
     """Runs a stream and looks at the verdict now and then, at times as they were recorded."""
     pipeline = Pipeline(config)
     pipeline.blame.limits = change.limits
+    streams: list[Iterable[Record]] = [spans_of(pipeline, day / "traces.otlp.zst", change)]
+    if change.metrics:
+        streams.append(points_of(pipeline, day / "metrics.otlp.zst", change))
     following = last = 0
-    for offset, payload in enumerate(messages(path)):
-        batch = changed(pipeline.decode(Kind.TRACES, payload), change)
-        if not batch.spans.size:
-            continue
-        arrival = int(batch.spans["end"].max())
-        while following * SECOND < arrival and following <= last + QUIET_SECONDS:
+    for offset, record in enumerate(heapq.merge(*streams, key=lambda record: record[1])):
+        while following * SECOND < record.arrival_unix_nano and following <= last + QUIET_SECONDS:
             pipeline.advance(following * SECOND)
             yield look(pipeline, following - change.seconds)
             following += SCRAPE_SECONDS
-        pipeline.ingest(Record(offset, arrival, Kind.TRACES, Encoding.NONE, payload, batch))
-        last = arrival // SECOND
-        following = max(following, last)
-    for _ in range(10):
+        pipeline.ingest(record._replace(offset=offset))
+        if record.kind is Kind.TRACES:
+            last = record.arrival_unix_nano // SECOND
+            following = max(following, last)
+    while following <= last + QUIET_SECONDS:
         pipeline.advance(following * SECOND)
         yield look(pipeline, following - change.seconds)
         following += SCRAPE_SECONDS
@@ -193,7 +220,7 @@ def measure(folder: Path, change: Change = Change(), console: Console | None = N
         system = system_of(day)
         injected = json.loads((day / "faults.json").read_text())
         began = time.process_time()
-        seen = list(scrapes(configured(system), day / "traces.otlp.zst", change))
+        seen = list(scrapes(configured(system), day, change))
         if console is not None:
             console.print(f"{day.name}: {time.process_time() - began:.1f} CPU s")
         windows = []
@@ -290,9 +317,9 @@ def moved(limits: k.Limits) -> Iterator[tuple[str, Change]]:
             yield f"{name} x {factor}", Change(limits._replace(**{name: value}))
 
 
-def robust(console: Console, folder: Path) -> None:
+def robust(console: Console, folder: Path, *, metrics: bool) -> None:
     """Says what becomes of the figures elsewhere, and on days that had no say in the thresholds."""
-    base = measure(folder)
+    base = measure(folder, Change(metrics=metrics))
     report(console, base)
     thresholds = {"as they are": base.faults}
     changes = list(moved(blame.LIMITS))
@@ -302,7 +329,7 @@ def robust(console: Console, folder: Path) -> None:
     heads = [head for system in systems for head in (f"{system} top-1", f"{system} top-3")]
     table = Table("changed", *heads, *(f"{system} quiet" for system in systems))
     for name, change in [("nothing", Change()), *changes]:
-        found = base if name == "nothing" else measure(folder, change)
+        found = base if name == "nothing" else measure(folder, change._replace(metrics=metrics))
         if name != "nothing" and not change.seed and not change.seconds:
             thresholds[name] = found.faults
         cells = []
@@ -387,17 +414,19 @@ def main() -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--robust", action="store_true", help="how much of it is luck")
     which.add_argument("--cost", action="store_true", help="CPU time that blame adds")
+    parser.add_argument("--traces-only", action="store_true", help="leave the metrics out")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     if not days(folder):
         sys.exit(f"{folder}: no recorded streams there; give their folder as an argument")
     console = Console(width=120)
     if arguments.robust:
-        robust(console, folder)
+        robust(console, folder, metrics=not arguments.traces_only)
     elif arguments.cost:
         cost(console, folder)
     else:
-        report(console, measure(folder, console=console))
+        change = Change(metrics=not arguments.traces_only)
+        report(console, measure(folder, change, console))
 
 
 if __name__ == "__main__":
