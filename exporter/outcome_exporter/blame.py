@@ -23,6 +23,9 @@ outvotes errors. What a service's steps are held responsible for adds up; it is 
 worst operation if it explains `SHARE_MIN` of the bad outcomes and at least `SUPPORT_MIN` of them
 show it. Beside it stand those that explain less, down to `_FLOOR`, as alternatives.
 
+Of a service that was saturated within the last minutes half of the evidence is enough (`t`, `z`,
+attempts that show it, pain): its resources are a second witness, yet never the only one.
+
 An attempt that stands for several (sampling) counts as all of them, and as one where it is asked
 whether something is chance (Kish's effective sample size).
 
@@ -42,7 +45,7 @@ wait for their event the spans of a sample are kept; of the others, which steps 
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +89,7 @@ LIMITS = k.Limits(
     share=SHARE_MIN,
     floor=0.05,
     harm=1.0,
+    saturated=0.5,
 )
 """What is enough. Chosen on the recorded streams that tests/bench/bench_rca.py measures, from the
 middle of what does equally well there; its `--robust` says how far from there they may be, and
@@ -118,13 +122,32 @@ class Change(NamedTuple):
     """When its first span was settled."""
 
 
+Saturated = Callable[[Iterable[int], int], list[int]]
+"""Which of some services, as text codes, were saturated in the minutes before one."""
+
+
+def _nobody(services: Iterable[int], minute: int) -> list[int]:
+    del services, minute
+    return []
+
+
 class Blame:
     """The stage's state."""
 
-    def __init__(self, plan: Plan, code: Callable[[str], int]) -> None:
-        """Nothing is known. `code` gives the code of a text."""
+    def __init__(
+        self, plan: Plan, code: Callable[[str], int], saturated: Saturated = _nobody
+    ) -> None:
+        """Nothing is known.
+
+        Args:
+            plan: What the configuration says.
+            code: Gives the code of a text.
+            saturated: Says which services were saturated.
+        """
         self._plan = plan
         self._code = code
+        self._saturated = saturated
+        self._saturated_now = np.empty(0, np.int64)
         limits, count = plan.config.limits, len(plan.journeys)
         steps, causes = limits.steps + 2 * count, limits.causes + 4 * count
         self.state = k.State(
@@ -241,6 +264,9 @@ class Blame:
         slot, minute = second // k.SLOT_SECONDS, second // 60
         if minute > self.minute:
             self.state.ring[: self.causes.size, minute % k.RING] = 0
+            saturated = np.array(self._saturated(self._services(), minute), np.int64)
+            self._fresh |= not np.array_equal(saturated, self._saturated_now)
+            self._saturated_now = saturated
         if slot > self.slot:
             self._open_slot(slot)
         self.minute, self.slot = minute, slot
@@ -252,6 +278,11 @@ class Blame:
     @property
     def _used(self) -> int:
         return int(self.state.counts[k.STEPS])
+
+    def _services(self) -> Iterator[int]:
+        """Those that have steps, ascending."""
+        steps = self.state.steps[: self._used]
+        yield from np.unique(steps["first"][steps["version"] != k.STOP]).tolist()
 
     def _open_slot(self, slot: int) -> None:
         """A new slot begins; the one that it displaces becomes history."""
@@ -272,6 +303,7 @@ class Blame:
             self._lengths,
             self._hurt,
             self.limits,
+            self._saturated_now,
             self._sums,
             self._evidence,
             self._verdicts,
@@ -366,6 +398,7 @@ class Blame:
             "hurt": self._hurt,
             "named": self._verdicts.named,
             "named_counts": self._verdicts.counts,
+            "saturated": self._saturated_now,
             "clock": np.array([self.minute, self.slot, self._step, self._fresh], np.int64),
         }
         return arrays
@@ -380,6 +413,7 @@ class Blame:
         same = stays.all() and np.array_equal(journeys, np.arange(len(self._plan.journeys)))
         self.minute, self.slot, self._step = (int(n) for n in arrays["clock"][:3])
         self._fresh = bool(arrays["clock"][3])
+        self._saturated_now = arrays["saturated"].copy()
         state.counts[:] = arrays["counts"]
         for name in _BY_JOURNEY:
             getattr(state, name)[journeys[stays]] = arrays[name][stays]

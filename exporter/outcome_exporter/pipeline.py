@@ -4,7 +4,7 @@
          │       └▶ span metrics         ├▶ users, blame   ▲
          └▶ changes                      └▶ suspects       │
     metrics, polls ▶───────────────────────────────────────┘
-    metrics ─▶ resources: evidence about whom blame names
+    metrics ─▶ resources ─▶ blame: who is saturated; evidence about whom it names
 
 Time is the log's: a record first moves the clock to its arrival, and the clock moves in whole
 seconds, at each of which the stages settle what is due. Moving it on without arrivals does the
@@ -14,7 +14,7 @@ Not thread-safe: the caller lets one thread in at a time.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from outcome_exporter.blame import Blame
@@ -41,7 +41,7 @@ from outcome_exporter.model import (
     Table,
 )
 from outcome_exporter.outcomes import Outcomes, Settled
-from outcome_exporter.plan import Arrays, Moved, Plan, part
+from outcome_exporter.plan import Arrays, Moved, Plan, part, text_hash
 from outcome_exporter.points import decode_metrics
 from outcome_exporter.polled import PolledSlis, decode_polled
 from outcome_exporter.receive.compression import decompress
@@ -81,7 +81,7 @@ class Pipeline:
         self._buffers = Buffers(_BUFFERS_BYTES)
         self.traces = Traces(self.plan)
         self.spanmetrics = SpanMetrics(self.plan)
-        self.blame = Blame(self.plan, self.traces.texts.code)
+        self.blame = Blame(self.plan, self.traces.texts.code, self._saturated)
         self.suspects = Suspects(self.plan, self.traces.traits)
         self.changes = Changes(config)
         self.outcomes = Outcomes(self.plan)
@@ -236,6 +236,7 @@ class Pipeline:
     def _tick(self) -> None:
         assert self.second is not None
         self.slos.advance(self.second)
+        self.resources.advance(self.second)
         self.blame.advance(self.second)
         self.suspects.advance(self.second)
         for settled in self.traces.settle(self.second):
@@ -245,6 +246,14 @@ class Pipeline:
             self._take_attempts(settled.attempts)
         self._deliver(self.outcomes.expire(self.second))
         self.slos.add(self.metrics.settle(self.second))
+
+    def _saturated(self, services: Iterable[int], minute: int) -> list[int]:
+        """Which of some services were saturated shortly before a minute; as text codes."""
+        found = self.resources.saturated(minute)
+        text = self.traces.texts.text
+        return (
+            [service for service in services if text_hash(text(service)) in found] if found else []
+        )
 
     def _take_attempts(self, attempts: Table) -> None:
         assert self.second is not None
@@ -311,7 +320,7 @@ class Pipeline:
         self.next_offset = next_offset
         self.traces.restore(part(arrays, "traces"), moved, self.second or 0)
         self.spanmetrics.restore(part(arrays, "spanmetrics"))
-        self.blame = Blame(self.plan, self.traces.texts.code)
+        self.blame = Blame(self.plan, self.traces.texts.code, self._saturated)
         self.blame.restore(part(arrays, "blame"), moved)
         self.changes.restore(part(arrays, "changes"))
         self.suspects.restore(part(arrays, "suspects"), moved)

@@ -3,7 +3,8 @@
 State: of every stream of a resource metric what it said last; of every service and metric a ring
 of minutes and a decayed mean and variance. Input: points of OTLP metrics, with their arrival.
 Output: for a service that blame holds responsible, what its CPU, memory, pools and queues say to
-it. Saturation alone never names a cause: nobody asks this stage about a service that is not one.
+it; and which services are saturated, of which blame then asks for less evidence. Saturation alone
+never names a cause: half of nothing is nothing.
 
 **A level** is what the busiest replica had at the end of a minute: a utilisation as it is; what is
 used over its limit, where both are told; else an amount, such as the length of a queue. Replicas
@@ -18,9 +19,11 @@ is a limit, near it:
     amount    now >= TIMES * mean     and (now - mean) / spread >= FAR
 
 `now` is the lower median of `RECENT` minutes, so that one garbage collection is no evidence; the
-spread is the standard deviation, at least `grain`. A minute becomes history once it is `LAG` old,
-and at most as FAR above the mean as counts: a fault pulls its own yardstick little, and what stays
-higher becomes usual within days. Half of history is forgotten after a day.
+spread is the standard deviation, at least `grain`. A service is **saturated** where a level with a
+limit was that high in any one of them: a verdict cannot wait for a second one, and asks the spans
+as well. A minute becomes history once it is `LAG` old, and at most as FAR above the mean as counts:
+a fault pulls its own yardstick little, and what stays higher becomes usual within days. Half of
+history is forgotten after a day.
 
 Minutes close by the log's clock, each with what was known then, however the clock is moved there.
 
@@ -66,6 +69,8 @@ _FORGET_MINUTES = 24 * 60
 _LEAP_MINUTES = _FORGET_MINUTES + RING + 120
 """After so many minutes without a point nothing is left to close."""
 _KEEP = 0.5 ** (1 / _FORGET_MINUTES)
+_BITS = 64
+"""Minutes of which is kept whether there was saturation."""
 
 
 class Resource(NamedTuple):
@@ -207,6 +212,7 @@ _ROW = np.dtype(
         ("sum", np.float64),
         ("squares", np.float64),
         ("seen", np.int64),  # last minute with a level
+        ("saturated", np.uint64),  # one bit a closed minute, the last one's lowest
         ("resource", np.uint8),
         ("paired", np.uint8),
         ("alive", np.uint8),
@@ -311,7 +317,7 @@ class Resources:
             self._ring = np.pad(self._ring, ((0, more), (0, 0)), constant_values=np.nan)
             self._ring[row] = np.nan
             number = _NUMBERS[meaning.resource]
-            self._rows[row] = (*key, 0.0, 0.0, 0.0, self.minute, number, meaning.paired, 1)
+            self._rows[row] = (*key, 0.0, 0.0, 0.0, self.minute, 0, number, meaning.paired, 1)
             self._row_of[key] = row
         return row
 
@@ -332,6 +338,7 @@ class Resources:
         levels = self._levels((minute + 1) * MINUTE)
         self._ring[:, minute % RING] = levels
         self._rows["seen"][np.isfinite(levels)] = minute
+        self._rows["saturated"] = self._rows["saturated"] << np.uint64(1) | self._high(levels)
         if (minute + 1) % 60 == 0:
             self._forget(minute)
 
@@ -381,6 +388,15 @@ class Resources:
         variance = np.maximum(rows["squares"] / weight - mean * mean, 0.0)
         return mean, np.maximum(np.sqrt(variance), _GRAINS[rows["resource"]])
 
+    def _high(self, levels: Floats) -> npt.NDArray[np.bool_]:
+        """Which levels are those of something that is saturated."""
+        mean, spread = self._usual()
+        limited = _LIMITED[self._rows["resource"]] & (self._rows["weight"] >= HISTORY_MIN)
+        # What is not known is not high.
+        near, far = levels >= NEAR_LIMIT, levels >= mean + FAR * spread
+        high: npt.NDArray[np.bool_] = limited & near & far
+        return high
+
     def _forget(self, minute: int) -> None:
         silent = (self._streams["alive"] == 1) & (
             self._streams["time"] < (minute + 1) * MINUTE - _FORGET
@@ -398,7 +414,18 @@ class Resources:
             self._ring[row] = np.nan
             heappush(self._free_rows, row)
 
-    # What is shown
+    # What is told
+
+    def saturated(self, minute: int) -> set[int]:
+        """Services that were saturated at the end of one of the `RECENT` minutes before `minute`.
+
+        By `text_hash`. Empty where those minutes are not closed, or forgotten.
+        """
+        ago = self.minute - minute
+        if not 0 <= ago <= _BITS - RECENT:
+            return set()
+        bits = np.uint64((1 << RECENT) - 1 << ago)
+        return set(self._rows["service"][self._rows["saturated"] & bits != 0].tolist())
 
     def evidence(self, service: str, minute: int) -> list[Evidence]:
         """What the resources of a service said in the minutes that end with `minute`.
@@ -458,6 +485,7 @@ class Resources:
 
 
 _GRAINS = np.array([resource.grain for resource in RESOURCES])
+_LIMITED = np.array([resource.limited for resource in RESOURCES])
 
 
 def _weight(evidence: Evidence) -> tuple[bool, float, float]:

@@ -226,9 +226,19 @@ def test_a_fault_is_named_whatever_the_traces_around_it_look_like(batch, data):
         assert found == sorted(found, key=lambda finding: -finding.share)
 
 
-def failing(weights, *, failures=(20, 0)):
+def failing(weights, **more):
     """Findings where so many attempts of each kind failed, each standing for several."""
-    blame = Blame(Plan(CONFIG), {"bought": 12}.__getitem__)
+    blame, _ = failed(weights, **more)
+    return blame.findings(0, 60 * SECOND)
+
+
+def failed(weights, *, failures=(20, 0), rounds=6, saturated=()):
+    """The stage after so many failures within some rounds of 10 s, and the second it is."""
+
+    def among(services, _minute):
+        return [service for service in services if service in saturated]
+
+    blame = Blame(Plan(CONFIG), {"bought": 12}.__getitem__, among)
     rows = np.zeros(2, SETTLED_SPAN)
     rows["parent"] = [-1, 0]
     rows["span_id"] = [1, 2]
@@ -239,21 +249,42 @@ def failing(weights, *, failures=(20, 0)):
         blame.advance(second)
         for which, weight in enumerate(weights):
             rows["service"] = [2, 3 + which]
-            each = -(-failures[which] // 6) if n >= 36 else 0
-            for failed in [True] * each + [False] * (5 - each):
-                rows["status"] = 2 if failed else 1
+            each = -(-failures[which] // rounds) if n >= 36 + 6 - rounds else 0
+            for fails in [True] * each + [False] * (5 - each):
+                rows["status"] = 2 if fails else 1
                 attempts = np.zeros(1, ATTEMPT)
                 attempts["start"], attempts["end"] = rows[0]["start"], rows[0]["end"]
                 attempts["weight"] = weight * 1_000_000
                 seen = at(second, rows, np.array([0, 2]), attempts, np.zeros(1, np.int64))
                 blame.observe(*seen)
-                if failed:
+                if fails:
                     bad = seen[2].copy()
                     bad["error"] = ERROR
                     blame.give(bad, second)
         second += 10
     blame.advance(second)
-    return blame.findings(0, 60 * SECOND)
+    return blame, second
+
+
+def test_of_a_saturated_service_half_the_evidence_is_enough():
+    # Three failures of each: too few, but for the one whose resources say so too.
+    few = {"failures": (3, 3), "rounds": 3}
+    assert failing((1, 1), **few) == []
+    assert [finding.service for finding in failing((1, 1), saturated={3}, **few)] == [3]
+    # Two are too few whatever its resources say, and none is no evidence.
+    assert failing((1, 1), failures=(2, 4), rounds=2, saturated={3}) == []
+    assert {f.service for f in failing((1, 1), failures=(0, 20), saturated={3})} == {4}
+
+
+def test_a_verdict_is_given_anew_once_a_service_is_told_to_be_saturated():
+    saturated = set()
+    blame, second = failed((1, 1), failures=(3, 3), rounds=3, saturated=saturated)
+    saturated.add(3)
+    blame.advance(second + 60)
+    assert [finding.service for finding in blame.findings(0, 300 * SECOND)] == [3]
+    saturated.clear()
+    blame.advance(second + 120)
+    assert blame.findings(0, 300 * SECOND) == []
 
 
 def test_what_attempts_stand_for_does_not_change_what_is_chance():

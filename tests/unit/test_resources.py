@@ -14,7 +14,7 @@ from outcome_exporter.exposition import render
 from outcome_exporter.model import Encoding, Kind, Point, Record
 from outcome_exporter.page import render_page
 from outcome_exporter.pipeline import Pipeline
-from outcome_exporter.plan import Plan
+from outcome_exporter.plan import Plan, text_hash
 from outcome_exporter.points import decode_metrics
 from outcome_exporter.question import read_question
 from outcome_exporter.resources import RESOURCES, RING, STREAMS_EACH, Resources, meaning_of
@@ -67,6 +67,11 @@ class Watched:
         found = self.stage.evidence(service, FIRST + minute)
         return {one.resource.name: one for one in found}
 
+    def saturated(self, minute, service="shop"):
+        """Whether it is told of a service when a minute begins."""
+        self.stage.advance((FIRST + minute) * 60)
+        return int(text_hash(service)) in self.stage.saturated(FIRST + minute)
+
     def level(self, minute, service="shop"):
         """The only level of a minute."""
         self.stage.advance((FIRST + minute + 1) * 60)
@@ -114,6 +119,28 @@ def test_a_single_minute_is_no_evidence_but_two_are():
     assert not watched.says(30)["cpu"].corroborates
     watched.say(31, 0.97)
     assert watched.says(31)["cpu"].corroborates
+
+
+def test_of_one_saturated_minute_is_told_for_three_once_it_has_closed():
+    watched = usual()
+    for minute in range(30, 40):
+        watched.say(minute, 0.97 if minute == 30 else 0.31)
+    told = [watched.stage.saturated(FIRST + minute) for minute in range(29, 36)]
+    assert told == [set(), set(), *[{int(text_hash("shop"))}] * 3, set(), set()]
+    # Of what has not closed yet nothing is told.
+    assert watched.stage.saturated(FIRST + 41) == set()
+
+
+def test_busy_as_always_or_with_room_to_spare_or_without_a_limit_is_not_saturated():
+    for usually, level, name in (
+        (0.31, 0.97, CPU),
+        (0.95, 0.97, CPU),
+        (0.31, 0.7, CPU),
+        (1.0, 50.0, "mail.queue.size"),
+    ):
+        watched = usual(value=usually, name=name)
+        watched.say(30, level, name)
+        assert watched.saturated(31) == (level == 0.97 and usually == 0.31), (usually, level, name)
 
 
 def test_without_history_nothing_is_said():

@@ -840,6 +840,8 @@ class Limits(NamedTuple):
     """The same for those beside it."""
     harm: float
     """Attempts' worth of pain below which nothing is named."""
+    saturated: float
+    """Share of `t`, `z`, `stop_z`, `support` and `harm` that is enough of a saturated service."""
 
 
 class Sums(NamedTuple):
@@ -1001,12 +1003,22 @@ def _note(
 
 
 @kernel
+def _enough(limits: Limits, saturated: npt.NDArray[np.int64], service: int) -> float:
+    """Share of the evidence that is enough for a service."""
+    for code in saturated:
+        if code == service:
+            return limits.saturated
+    return 1.0
+
+
+@kernel
 def weigh(
     state: State,
     newest: int,
     lengths: npt.NDArray[np.int64],
     hurt: npt.NDArray[np.bool_],
     limits: Limits,
+    saturated: npt.NDArray[np.int64],
     sums: Sums,
     out: Evidence,
 ) -> bool:
@@ -1021,6 +1033,7 @@ def weigh(
         lengths: How many of the last slots are compared with all before them, ascending.
         hurt: Shape (journeys, SLOTS): which ones are no history.
         limits: What differs enough.
+        saturated: Text codes of the services of which less is enough.
         sums: Room.
         out: Room for two rows a step and length.
 
@@ -1058,27 +1071,31 @@ def weigh(
                     continue
                 z = _z(hits / each, begun[parent] / each, before / each_past, of / each_past)
                 excess = hits - begun[parent] * (before + 0.5 * each_past) / (of + each_past)
-                if z > limits.stop_z and excess > 0:
-                    step_, strength = np.int64(known.second), z / limits.stop_z
-                    harm = excess * (1 - 1 / z)
+                step_ = np.int64(known.second)
+                least = limits.stop_z * _enough(limits, saturated, state.steps[step_].first)
+                if z > least and excess > 0:
+                    strength, harm = z / least, excess * (1 - 1 / z)
                     count = _note(state, out, count, step_, FAILURE, harm, hits / each, strength)
                 continue
+            enough = _enough(limits, saturated, known.first)
             n, m = now[row, ATTEMPTS] / each, past[base, ATTEMPTS] / each_past
             if n >= limits.visits and m >= HISTORY_MIN:
                 more_ms = now[row, MS] / now[row, ATTEMPTS] - past[base, MS] / past[base, ATTEMPTS]
                 t = _t(now[row], n, past[base], m, limits.drift) if more_ms > 0 else 0.0
-                if t > limits.t:
+                least = limits.t * enough
+                if t > least:
                     usual_ms = tries[DURATION] / max(tries[TRIES], 1.0)
                     harm = now[row, ATTEMPTS] * more_ms / max(usual_ms, 1e-6) * (1 - 1 / t)
-                    count = _note(state, out, count, row, LATENCY, harm, n, t / limits.t)
+                    count = _note(state, out, count, row, LATENCY, harm, n, t / least)
             hits, of = now[row, ERRORS], past[base, SPANS]
             if hits > 0 and of >= HISTORY_MIN * each_past:
                 begun_here, before = now[row, SPANS], past[base, ERRORS]
                 z = _z(hits / each, begun_here / each, before / each_past, of / each_past)
                 excess = hits - begun_here * (before + 0.5 * each_past) / (of + each_past)
-                if z > limits.z and excess > 0:
+                least = limits.z * enough
+                if z > least and excess > 0:
                     harm = excess * (1 - 1 / z)
-                    count = _note(state, out, count, row, FAILURE, harm, hits / each, z / limits.z)
+                    count = _note(state, out, count, row, FAILURE, harm, hits / each, z / least)
         out.ends[i] = count
     return True
 
@@ -1122,6 +1139,7 @@ def _opinion(
     minutes: int,
     minute: int,
     limits: Limits,
+    saturated: npt.NDArray[np.int64],
     sums: Sums,
     found: Evidence,
     out: Verdicts,
@@ -1167,10 +1185,10 @@ def _opinion(
     for n in range(whos):
         who = out.whos[n]
         out.marked[who] = False
-        if out.support[who] < limits.support:
-            continue
         worst = out.worst[who]
         step_ = state.steps[found.rows[worst]]
+        if out.support[who] < limits.support * _enough(limits, saturated, step_.first):
+            continue
         kind, hurt = found.kind[worst], out.hurt[who]
         count = _name(named, count, step_.first, step_.second, step_.version, kind, hurt)
         total += hurt
@@ -1189,8 +1207,10 @@ def _opinion(
                 total += hurt
     unusual = now[BAD] - now[TRIES] * past[BAD] / max(past[TRIES], 1.0)
     explained = max(total, unusual)
-    least = limits.harm * each
-    if count == 0 or named[0].share < max(limits.share * explained, least):
+    if count == 0:
+        return 0, strength
+    least = limits.harm * each * _enough(limits, saturated, named[0].service)
+    if named[0].share < max(limits.share * explained, least):
         return 0, strength
     while named[count - 1].share < max(limits.floor * explained, least):
         count -= 1
@@ -1207,6 +1227,7 @@ def judge(
     lengths: npt.NDArray[np.int64],
     hurt: npt.NDArray[np.bool_],
     limits: Limits,
+    saturated: npt.NDArray[np.int64],
     sums: Sums,
     found: Evidence,
     out: Verdicts,
@@ -1221,6 +1242,7 @@ def judge(
         hurt: Shape (journeys, SLOTS): which ones are no history; those that a cause is named for
             are none from now on.
         limits: What is enough.
+        saturated: Text codes of the services of which less is enough.
         sums: Room.
         found: Room for two rows a step and length.
         out: Where the verdicts are written.
@@ -1229,7 +1251,7 @@ def judge(
     for j in range(journeys):
         for w in range(windows):
             out.counts[j, w] = 0
-    if not weigh(state, newest, lengths, hurt, limits, sums, found):
+    if not weigh(state, newest, lengths, hurt, limits, saturated, sums, found):
         return
     for j in range(journeys):
         if not sums.burns[j]:
@@ -1240,7 +1262,9 @@ def judge(
         for i in range(lengths.size):
             # The minutes that the slots may lie in.
             minutes = (lengths[i] * SLOT_SECONDS + 59) // 60 + 1
-            count, strength = _opinion(state, j, i, minutes, minute, limits, sums, found, out)
+            count, strength = _opinion(
+                state, j, i, minutes, minute, limits, saturated, sums, found, out
+            )
             if count == 0:
                 continue
             if shortest < 0:
