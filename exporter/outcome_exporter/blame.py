@@ -192,6 +192,8 @@ class Blame:
             journeys_now=np.empty((lengths, count, k.JOURNEY_COLUMNS)),
             journeys_past=np.empty((lengths, count, k.JOURNEY_COLUMNS)),
             burns=np.zeros(count, np.bool_),
+            seen=np.zeros(steps, np.bool_),
+            wanted=np.zeros(steps, np.bool_),
         )
         self._evidence = k.Evidence(
             np.zeros(lengths, np.int64), *np.empty((2, rows), np.int64), *np.empty((3, rows))
@@ -264,9 +266,10 @@ class Blame:
         slot, minute = second // k.SLOT_SECONDS, second // 60
         if minute > self.minute:
             self.state.ring[: self.causes.size, minute % k.RING] = 0
-            saturated = np.array(self._saturated(self._services(), minute), np.int64)
-            self._fresh |= not np.array_equal(saturated, self._saturated_now)
-            self._saturated_now = saturated
+            saturated = self._saturated(self._services(), minute)
+            if saturated != self._saturated_now.tolist():
+                self._saturated_now = np.array(saturated, np.int64)
+                self._fresh = True
         if slot > self.slot:
             self._open_slot(slot)
         self.minute, self.slot = minute, slot

@@ -160,6 +160,10 @@ def test_blame_sums_to_the_bad_and_shares_are_shares(batch, data):
         assert all(0 < share <= 1 for share in shares)
         assert sum(shares) <= 1 + 1e-9
     assert np.isfinite(blame.state.base).all()
+    # What says which slots of a step are not empty says so of exactly those.
+    steps, recent = blame.state.steps["seen"][: blame._used], blame.state.recent[: blame._used]
+    bits = steps[:, np.newaxis] >> np.arange(k.SLOTS) & 1
+    assert np.array_equal(bits == 1, (recent != 0).any(axis=2))
 
 
 CULPRIT, OPERATION = 13, 14

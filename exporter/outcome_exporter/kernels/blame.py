@@ -34,6 +34,7 @@ STEP = np.dtype(
         ("bit", np.int32),  # of a base: place in `present`; NIL: none yet, BITS: beyond the last
         ("after", np.int32),  # of a base: the step that was begun last, when it was seen last,
         ("stop", np.int32),  # and the row of that
+        ("seen", np.int32),  # one bit for each slot in `recent` that is not empty
         ("born", np.int64),  # second
     ],
     align=True,
@@ -290,6 +291,7 @@ def step(state: State, journey: int, first: int, second: int, version: int) -> i
     known.latest = row
     known.bit = NIL
     known.after = NIL
+    known.seen = 0
     known.born = state.clock[0]
     return row
 
@@ -697,6 +699,7 @@ def _stops(
                 known.stop = step(state, journey, parent, after, STOP)
                 known.after = after
             row = np.int64(known.stop)
+            state.steps[row].seen |= 1 << slot
             state.recent[row, slot, ATTEMPTS] += weight
 
 
@@ -736,6 +739,8 @@ def _learn_times(
         recent[row, slot, MS] += weight * ms
         recent[row, slot, LOG] += weight * log
         recent[row, slot, SQUARES] += weight * log * log
+        # All that is added to a step in `_attempt` is added to one that was charged.
+        state.steps[row].seen |= 1 << slot
         base = np.int64(state.steps[row].base)
         times = history[base, ATTEMPTS]
         if times < least:
@@ -794,8 +799,9 @@ def open_slot(
                 state.base[row, c] *= keep
     for row in range(state.counts[STEPS]):
         known = state.steps[row]
-        seen = state.recent[row, place]
-        if seen[SPANS] > 0 or seen[ATTEMPTS] > 0:
+        if known.seen >> place & 1:
+            known.seen ^= 1 << place
+            seen = state.recent[row, place]
             for c in range(COLUMNS):
                 if not hurt[known.journey, place]:
                     state.base[known.base, c] += seen[c]
@@ -857,6 +863,10 @@ class Sums(NamedTuple):
     journeys_past: npt.NDArray[np.float64]
     burns: npt.NDArray[np.bool_]
     """Shape (journeys,): enough went bad in the last slots for a verdict."""
+    seen: npt.NDArray[np.bool_]
+    """Shape (steps,): which ones were seen in the last slots, of those journeys."""
+    wanted: npt.NDArray[np.bool_]
+    """Shape (steps,): with whose history one of them is compared."""
 
 
 class Evidence(NamedTuple):
@@ -955,25 +965,40 @@ def _sum_steps(
     hurt: npt.NDArray[np.bool_],
     sums: Sums,
 ) -> None:
-    """Adds the slots of the steps of journeys that burn up."""
+    """Adds up the slots of the steps of journeys that burn, where they were seen of late.
+
+    Says which ones were in `sums.seen`; of the others, and of the history that none of them is
+    compared with, nothing is written.
+    """
+    lately = _slots_of(newest, 0, lengths[lengths.size - 1])
     for row in range(state.counts[STEPS]):
-        if sums.burns[state.steps[row].journey]:
-            for i in range(lengths.size):
-                for c in range(COLUMNS):
-                    sums.now[i, row, c] = 0.0
-                    sums.past[i, row, c] = state.base[row, c]
+        sums.seen[row] = sums.wanted[row] = False
     for row in range(state.counts[STEPS]):
         known = state.steps[row]
-        if not sums.burns[known.journey]:
+        if known.seen & lately == 0 or not sums.burns[known.journey]:
             continue
         # Where spans failed in the shortest they did in all, and nobody asks who stopped.
         if known.version == STOP and sums.journeys_now[0, known.journey, FAILED] > 0:
             continue
+        sums.seen[row] = sums.wanted[known.base] = True
+    for row in range(state.counts[STEPS]):
+        if sums.wanted[row]:
+            for i in range(lengths.size):
+                for c in range(COLUMNS):
+                    sums.past[i, row, c] = state.base[row, c]
+    for row in range(state.counts[STEPS]):
+        known = state.steps[row]
+        if not sums.wanted[known.base]:
+            continue
+        if sums.seen[row]:
+            for i in range(lengths.size):
+                for c in range(COLUMNS):
+                    sums.now[i, row, c] = 0.0
         for age in range(SLOTS):
             place = (newest - age) % SLOTS
-            seen = state.recent[row, place]
-            if seen[ATTEMPTS] == 0 and seen[SPANS] == 0:
+            if known.seen >> place & 1 == 0:
                 continue
+            seen = state.recent[row, place]
             history = not hurt[known.journey, place]
             for i in range(lengths.size):
                 if age < lengths[i]:
@@ -982,6 +1007,15 @@ def _sum_steps(
                 elif history:
                     for c in range(COLUMNS):
                         sums.past[i, known.base, c] += seen[c]
+
+
+@kernel
+def _slots_of(newest: int, begin: int, end: int) -> int:
+    """The bits in `seen` of the slots of some ages."""
+    bits = 0
+    for age in range(begin, end):
+        bits |= 1 << (newest - age) % SLOTS
+    return bits
 
 
 @kernel
@@ -1052,13 +1086,13 @@ def weigh(
         for row in range(used):
             begun[row] = 0.0
         for row in range(used):
-            if sums.burns[state.steps[row].journey]:
+            if sums.seen[row]:
                 begun[state.steps[row].base] += now[row, SPANS]
         for row in range(used):
+            if not sums.seen[row]:
+                continue
             known = state.steps[row]
             journey, base = known.journey, known.base
-            if not sums.burns[journey]:
-                continue
             tries = sums.journeys_past[i, journey]
             # What one attempt stands for: chance goes by attempts, harm by what they stand for.
             each = _stands_for(sums.journeys_now[i, journey])
