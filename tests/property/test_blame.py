@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from outcome_exporter.blame import Blame
 from outcome_exporter.config import Config
 from outcome_exporter.kernels import blame as k
-from outcome_exporter.kernels.critical_path import link_children, scratch, walk
+from outcome_exporter.kernels.critical_path import in_order, link_children, scratch, walk
 from outcome_exporter.model import ATTEMPT, ERROR, MISSED, SETTLED_SPAN, SLOW
 from outcome_exporter.plan import Moved, Plan
 
@@ -91,14 +91,16 @@ def skew(parent, child):
     return begin + (end - begin - (stop - start)) // 2 - start
 
 
-@given(traces(), st.integers(0, 11))
-def test_the_critical_path_is_that_of_its_definition(rows, root):
-    root %= rows.size
+@given(traces(), st.lists(st.integers(0, 11), min_size=1, max_size=3))
+def test_the_critical_path_is_that_of_its_definition(rows, roots):
     room = scratch(rows.size)
     link_children(rows, 0, rows.size, room)
-    walk(rows, 0, rows.size, root, room)
-    found = {i: int(room.own[i]) for i in range(rows.size) if room.own[i] >= 0}
-    assert found == own_times(rows, root)
+    for root in roots:
+        size = walk(rows, 0, root % rows.size, room)
+        inside = in_order(room, rows.size, size)
+        found = {i: int(room.own[i]) for i in range(rows.size) if room.own[i] >= 0}
+        assert found == own_times(rows, root % rows.size)
+        assert inside.tolist() == sorted(found)
 
 
 def test_the_critical_path_of_very_many_siblings_is_found_in_time():
@@ -108,7 +110,7 @@ def test_the_critical_path_of_very_many_siblings_is_found_in_time():
     rows["end"] = START + 2 * rows.size - np.arange(rows.size)
     room = scratch(rows.size)
     link_children(rows, 0, rows.size, room)
-    walk(rows, 0, rows.size, 0, room)
+    walk(rows, 0, 0, room)
     # They are nested: the one that ends last covers all others.
     assert room.own[0] == rows[0]["end"] - rows[1]["end"] + 1
     assert room.own[1] == rows[1]["end"] - rows[1]["start"]
@@ -124,7 +126,7 @@ def test_the_times_of_the_critical_path_add_up_to_the_attempt(rows, root):
     root %= rows.size
     room = scratch(rows.size)
     link_children(rows, 0, rows.size, room)
-    walk(rows, 0, rows.size, root, room)
+    walk(rows, 0, root, room)
     own = room.own[: rows.size]
     assert own[own >= 0].sum() == rows[root]["end"] - rows[root]["start"]
     assert (own >= -1).all()

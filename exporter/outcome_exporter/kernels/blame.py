@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.critical_path import link_children, scratch, walk
+from outcome_exporter.kernels.critical_path import in_order, link_children, scratch, walk
 from outcome_exporter.kernels.hashing import Seed, combine, home
 from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.kernels.pool import NIL
@@ -338,7 +338,7 @@ class Work(NamedTuple):
     """Room for one attempt."""
 
     mine: npt.NDArray[np.int64]
-    """Step of a span; NIL outside the attempt."""
+    """Step of a span of the attempt."""
     charged: npt.NDArray[np.int64]
     """Step that a span's error and end are laid to: the callee's, of a call."""
     last: npt.NDArray[np.int64]
@@ -444,13 +444,14 @@ def observe(
             failed = _cover(spans, first, count, work.covered)
             linked = trace
         root = places[i] - first
-        walk(spans, first, count, root, room)
+        size = walk(spans, first, root, room)
+        inside = in_order(room, count, size)
         _attempt(
             state,
             spans,
             first,
-            count,
             root,
+            inside,
             room.own,
             room.head,
             room.following,
@@ -461,10 +462,10 @@ def observe(
         )
         slow = memory.slow[np.int64(attempts[i].journey)]
         if attempts[i].error != 0 or 0 <= slow <= attempts[i].end - attempts[i].start:
-            _keep_path(memory, spans, first, count, root, room.own, work, attempts[i])
+            _keep_path(memory, spans, first, root, inside, room.own, work, attempts[i])
         elif memory.waits[np.int64(attempts[i].journey)] > 0:
             _let_wait(
-                memory, state.clock[0], spans, first, count, root, room.own, work, attempts[i]
+                memory, state.clock[0], spans, first, root, inside, room.own, work, attempts[i]
             )
 
 
@@ -473,8 +474,8 @@ def _keep_path(
     memory: Memory,
     spans: Table,
     first: int,
-    count: int,
     root: int,
+    inside: npt.NDArray[np.int64],
     own: npt.NDArray[np.int64],
     work: Work,
     attempt: Row,
@@ -483,7 +484,7 @@ def _keep_path(
     path = memory.paths[memory.counts[PATHS] % memory.paths.size]
     memory.counts[PATHS] += 1
     path.first = memory.counts[PATH_SPANS]
-    _write_path(path, memory.spans, PATH_SPANS_MAX, spans, first, count, root, own, work, attempt)
+    _write_path(path, memory.spans, PATH_SPANS_MAX, spans, first, root, inside, own, work, attempt)
     memory.counts[PATH_SPANS] += path.count
 
 
@@ -500,8 +501,8 @@ def _let_wait(
     second: int,
     spans: Table,
     first: int,
-    count: int,
     root: int,
+    inside: npt.NDArray[np.int64],
     own: npt.NDArray[np.int64],
     work: Work,
     attempt: Row,
@@ -514,7 +515,7 @@ def _let_wait(
     path.until = second + memory.waits[np.int64(attempt.journey)]
     path.first = place * WAITING_SPANS
     _write_path(
-        path, memory.waiting_spans, WAITING_SPANS, spans, first, count, root, own, work, attempt
+        path, memory.waiting_spans, WAITING_SPANS, spans, first, root, inside, own, work, attempt
     )
 
 
@@ -548,8 +549,8 @@ def _write_path(
     most: int,
     spans: Table,
     first: int,
-    count: int,
     root: int,
+    inside: npt.NDArray[np.int64],
     own: npt.NDArray[np.int64],
     work: Work,
     attempt: Row,
@@ -560,10 +561,10 @@ def _write_path(
     path.journey = attempt.journey
     path.origin, path.slowest = attempt.origin, attempt.slowest
     path.count = path.left_out = 0
-    for k in range(count):
+    for k in inside:
         span = spans[first + k]
-        failed = own[k] >= 0 and span.status == _STATUS_ERROR
-        if own[k] <= 0 and not failed and k != root:
+        failed = span.status == _STATUS_ERROR
+        if own[k] == 0 and not failed and k != root:
             continue
         if path.count == most:
             path.left_out += 1
@@ -587,8 +588,8 @@ def _attempt(
     state: State,
     spans: Table,
     first: int,
-    count: int,
     root: int,
+    inside: npt.NDArray[np.int64],
     own: npt.NDArray[np.int64],
     head: npt.NDArray[np.int64],
     following: npt.NDArray[np.int64],
@@ -605,21 +606,17 @@ def _attempt(
     errors = 0
     steps, slots, seed, recent = state.steps, state.slots, state.seed, state.recent
     marked, spent = work.marked, work.spent
-    for k in range(count):
+    for k in inside:
         work.last[k] = NIL
-        work.mine[k] = NIL
-        if own[k] >= 0:
-            span = spans[first + k]
-            service, operation = np.int64(span.service), np.int64(span.operation)
-            version = np.int64(span.version)
-            slot_of = _step_slot(steps, slots, seed, journey, service, operation, version)
-            row = np.int64(slots[slot_of])
-            if row < 0:
-                row = step(state, journey, service, operation, version)
-            work.mine[k] = row
-    for k in range(count):
-        if own[k] < 0:
-            continue
+        span = spans[first + k]
+        service, operation = np.int64(span.service), np.int64(span.operation)
+        version = np.int64(span.version)
+        slot_of = _step_slot(steps, slots, seed, journey, service, operation, version)
+        row = np.int64(slots[slot_of])
+        if row < 0:
+            row = step(state, journey, service, operation, version)
+        work.mine[k] = row
+    for k in inside:
         span = spans[first + k]
         mine = work.mine[k]
         callee = NIL
@@ -630,7 +627,6 @@ def _attempt(
             elif span.kind == _CLIENT and span.peer != NONE:
                 callee = step(state, journey, np.int64(span.peer), np.int64(span.operation), NONE)
                 state.recent[callee, slot, SPANS] += weight
-        work.mine[k] = mine
         work.charged[k] = mine if callee < 0 else callee
         recent[mine, slot, SPANS] += weight
         if callee < 0:
@@ -656,7 +652,7 @@ def _attempt(
                 origin, origin_score, origin_end = culprit, score, span.end
     # Where spans say that they failed, nobody asks after which one it stopped.
     if state.past[journey, FAILED] == 0:
-        _stops(state, spans, first, count, root, work, journey, slot, weight)
+        _stops(state, spans, first, root, inside, work, journey, slot, weight)
     attempt.present = present
     attempt.origin = origin
     if state.below[journey] and errors > 0:
@@ -676,31 +672,28 @@ def _stops(
     state: State,
     spans: Table,
     first: int,
-    count: int,
     root: int,
+    inside: npt.NDArray[np.int64],
     work: Work,
     journey: int,
     slot: int,
     weight: float,
 ) -> None:
     """Notes which step each span began last; itself where it began none."""
-    for k in range(count):
-        if work.mine[k] >= 0 and k != root:
-            parent = spans[first + k].parent
-            if parent >= 0:
-                work.last[parent] = k
-    for k in range(count):
-        if work.mine[k] >= 0:
-            parent = np.int64(state.steps[work.mine[k]].base)
-            after = work.mine[k] if work.last[k] < 0 else work.charged[work.last[k]]
-            after = np.int64(state.steps[after].base)
-            known = state.steps[parent]
-            if known.after != after:
-                known.stop = step(state, journey, parent, after, STOP)
-                known.after = after
-            row = np.int64(known.stop)
-            state.steps[row].seen |= 1 << slot
-            state.recent[row, slot, ATTEMPTS] += weight
+    for k in inside:
+        if k != root:
+            work.last[np.int64(spans[first + k].parent)] = k
+    for k in inside:
+        parent = np.int64(state.steps[work.mine[k]].base)
+        after = work.mine[k] if work.last[k] < 0 else work.charged[work.last[k]]
+        after = np.int64(state.steps[after].base)
+        known = state.steps[parent]
+        if known.after != after:
+            known.stop = step(state, journey, parent, after, STOP)
+            known.after = after
+        row = np.int64(known.stop)
+        state.steps[row].seen |= 1 << slot
+        state.recent[row, slot, ATTEMPTS] += weight
 
 
 @kernel
