@@ -53,6 +53,7 @@ import numpy.typing as npt
 
 from outcome_exporter.config.journeys import Journey
 from outcome_exporter.kernels import blame as k
+from outcome_exporter.kernels import steps, verdicts
 from outcome_exporter.kernels.pool import NIL
 from outcome_exporter.model import SUPPORT_MIN, Table
 from outcome_exporter.plan import Arrays, Moved, Plan
@@ -74,12 +75,12 @@ a fault is not diluted by what was before it."""
 
 CHANGES_SECONDS = 86_400
 """How long a new version is told."""
-_STEPS_MAX = (k.SLOTS + 1) * k.SLOT_SECONDS // EVERY_SECONDS
+_STEPS_MAX = (steps.SLOTS + 1) * steps.SLOT_SECONDS // EVERY_SECONDS
 _PATH_SPANS = 32
 """Spans that there is room for, for each attempt that is remembered."""
 _WAITING = 4
 """Attempts that are remembered, for each one that is watched while it waits for its event."""
-LIMITS = k.Limits(
+LIMITS = verdicts.Limits(
     t=3.0,
     z=2.5,
     stop_z=8.0,
@@ -94,7 +95,7 @@ LIMITS = k.Limits(
 """What is enough. Chosen on the recorded streams that tests/bench/bench_rca.py measures, from the
 middle of what does equally well there; its `--robust` says how far from there they may be, and
 what they do on a day that had no say."""
-_KEEP = 0.5 ** (k.SLOT_SECONDS / 86_400)
+_KEEP = 0.5 ** (steps.SLOT_SECONDS / 86_400)
 
 Floats = npt.NDArray[np.float64]
 
@@ -149,20 +150,20 @@ class Blame:
         self._saturated = saturated
         self._saturated_now = np.empty(0, np.int64)
         limits, count = plan.config.limits, len(plan.journeys)
-        steps, causes = limits.steps + 2 * count, limits.causes + 4 * count
-        self.state = k.State(
-            steps=np.zeros(steps, k.STEP),
-            recent=np.zeros((steps, k.SLOTS, k.COLUMNS)),
-            base=np.zeros((steps, k.COLUMNS)),
-            score=np.zeros((steps, 2)),
-            slots=np.full(1 << (2 * steps).bit_length(), NIL, np.int32),
-            journeys=np.zeros((count, k.SLOTS, k.JOURNEY_COLUMNS)),
-            past=np.zeros((count, k.JOURNEY_COLUMNS)),
-            bits=np.full((count, k.BITS), NIL, np.int32),
-            causes=np.zeros(causes, k.CAUSE),
+        room, causes = limits.steps + 2 * count, limits.causes + 4 * count
+        self.state = steps.State(
+            steps=np.zeros(room, steps.STEP),
+            recent=np.zeros((room, steps.SLOTS, steps.COLUMNS)),
+            base=np.zeros((room, steps.COLUMNS)),
+            score=np.zeros((room, 2)),
+            slots=np.full(1 << (2 * room).bit_length(), NIL, np.int32),
+            journeys=np.zeros((count, steps.SLOTS, steps.JOURNEY_COLUMNS)),
+            past=np.zeros((count, steps.JOURNEY_COLUMNS)),
+            bits=np.full((count, steps.BITS), NIL, np.int32),
+            causes=np.zeros(causes, steps.CAUSE),
             cause_slots=np.full(1 << (2 * causes).bit_length(), NIL, np.int32),
-            ring=np.zeros((causes, k.RING), np.int64),
-            counts=np.zeros(k.COUNTS, np.int64),
+            ring=np.zeros((causes, steps.RING), np.int64),
+            counts=np.zeros(steps.COUNTS, np.int64),
             events=np.zeros(count, np.uint32),
             clock=np.zeros(1, np.int64),
             seed=plan.seed,
@@ -182,34 +183,34 @@ class Blame:
             [max((slo.budget_ratio for slo in j.slos), default=1.0) for j in plan.journeys]
         )
         self.limits = LIMITS
-        self._hurt = np.zeros((count, k.SLOTS), np.bool_)
+        self._hurt = np.zeros((count, steps.SLOTS), np.bool_)
         self._lengths = np.array(_LENGTHS, np.int64)
-        lengths, rows = len(_LENGTHS), 2 * steps * len(_LENGTHS)
-        self._sums = k.Sums(
-            now=np.empty((lengths, steps, k.COLUMNS)),
-            past=np.empty((lengths, steps, k.COLUMNS)),
-            begun=np.empty(steps),
-            journeys_now=np.empty((lengths, count, k.JOURNEY_COLUMNS)),
-            journeys_past=np.empty((lengths, count, k.JOURNEY_COLUMNS)),
+        lengths, rows = len(_LENGTHS), 2 * room * len(_LENGTHS)
+        self._sums = verdicts.Sums(
+            now=np.empty((lengths, room, steps.COLUMNS)),
+            past=np.empty((lengths, room, steps.COLUMNS)),
+            begun=np.empty(room),
+            journeys_now=np.empty((lengths, count, steps.JOURNEY_COLUMNS)),
+            journeys_past=np.empty((lengths, count, steps.JOURNEY_COLUMNS)),
             burns=np.zeros(count, np.bool_),
-            seen=np.zeros(steps, np.bool_),
-            wanted=np.zeros(steps, np.bool_),
+            seen=np.zeros(room, np.bool_),
+            wanted=np.zeros(room, np.bool_),
         )
-        self._evidence = k.Evidence(
+        self._evidence = verdicts.Evidence(
             np.zeros(lengths, np.int64), *np.empty((2, rows), np.int64), *np.empty((3, rows))
         )
         windows = len(JUDGED)
-        self._verdicts = k.Verdicts(
-            named=np.zeros((count, windows, k.TOP), k.NAMED),
+        self._verdicts = verdicts.Verdicts(
+            named=np.zeros((count, windows, verdicts.TOP), verdicts.NAMED),
             counts=np.zeros((count, windows), np.int64),
             of_window=np.array([[i in of for i in range(lengths)] for of in _OF_WINDOW], np.bool_),
             strongest=np.empty(windows),
-            opinions=np.zeros((lengths, k.TOP), k.NAMED),
-            whos=np.empty(steps, np.int64),
-            marked=np.zeros(steps, np.bool_),
-            hurt=np.empty(steps),
-            support=np.empty(steps),
-            worst=np.empty(steps, np.int64),
+            opinions=np.zeros((lengths, verdicts.TOP), verdicts.NAMED),
+            whos=np.empty(room, np.int64),
+            marked=np.zeros(room, np.bool_),
+            hurt=np.empty(room),
+            support=np.empty(room),
+            worst=np.empty(room, np.int64),
         )
         self._step = 0
         self._fresh = False
@@ -220,7 +221,7 @@ class Blame:
     def _plant(self) -> None:
         """Every journey shows what is unattributed from the start."""
         for j, journey in enumerate(self._plan.journeys):
-            k.cause(self.state, j, 0, 0, 0, k.UNATTRIBUTED, 0)
+            steps.cause(self.state, j, 0, 0, 0, steps.UNATTRIBUTED, 0)
             if journey.outcome is not None:
                 self.state.events[j] = self._code(journey.outcome.event)
 
@@ -258,14 +259,14 @@ class Blame:
             self._move(passed * EVERY_SECONDS)
         self._step = target
         minute = second // 60
-        for passed in range(max(self.minute + 1, minute - k.RING), minute + 1):
-            self.state.ring[: self.causes.size, passed % k.RING] = 0
-        self.minute, self.slot = minute, second // k.SLOT_SECONDS
+        for passed in range(max(self.minute + 1, minute - steps.RING), minute + 1):
+            self.state.ring[: self.causes.size, passed % steps.RING] = 0
+        self.minute, self.slot = minute, second // steps.SLOT_SECONDS
 
     def _move(self, second: int) -> None:
-        slot, minute = second // k.SLOT_SECONDS, second // 60
+        slot, minute = second // steps.SLOT_SECONDS, second // 60
         if minute > self.minute:
-            self.state.ring[: self.causes.size, minute % k.RING] = 0
+            self.state.ring[: self.causes.size, minute % steps.RING] = 0
             saturated = self._saturated(self._services(), minute)
             if saturated != self._saturated_now.tolist():
                 self._saturated_now = np.array(saturated, np.int64)
@@ -280,17 +281,17 @@ class Blame:
 
     @property
     def _used(self) -> int:
-        return int(self.state.counts[k.STEPS])
+        return int(self.state.counts[steps.STEPS])
 
     def _services(self) -> Iterator[int]:
         """Those that have steps, ascending."""
-        steps = self.state.steps[: self._used]
-        yield from np.unique(steps["first"][steps["version"] != k.STOP]).tolist()
+        known = self.state.steps[: self._used]
+        yield from np.unique(known["first"][known["version"] != steps.STOP]).tolist()
 
     def _open_slot(self, slot: int) -> None:
         """A new slot begins; the one that it displaces becomes history."""
-        k.open_slot(
-            self.state, slot % k.SLOTS, self._hurt, self._budget, self.limits.support, _KEEP
+        verdicts.open_slot(
+            self.state, slot % steps.SLOTS, self._hurt, self._budget, self.limits.support, _KEEP
         )
         # Without attempts a verdict fades once its slots have passed.
         self._fresh |= bool(self._verdicts.counts.any())
@@ -299,7 +300,7 @@ class Blame:
 
     def _judge(self) -> None:
         self._fresh = False
-        k.judge(
+        verdicts.judge(
             self.state,
             self.slot,
             self.minute,
@@ -314,7 +315,7 @@ class Blame:
 
     def _window(self, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
         """Millionths of bad outcomes that some causes had in so many minutes until now."""
-        minutes = (self.minute - np.arange(count)) % k.RING
+        minutes = (self.minute - np.arange(count)) % steps.RING
         sums: npt.NDArray[np.int64] = self.state.ring[np.ix_(rows, minutes)].sum(axis=1)
         return sums
 
@@ -323,14 +324,14 @@ class Blame:
     @property
     def causes(self) -> Table:
         """CAUSE rows."""
-        return self.state.causes[: self.state.counts[k.CAUSES]]
+        return self.state.causes[: self.state.counts[steps.CAUSES]]
 
     @property
     def overflow(self) -> dict[str, int]:
         """What did not fit, by what."""
         return {
-            "step": int(self.state.counts[k.STEPS_OVERFLOW]),
-            "cause": int(self.state.counts[k.CAUSES_OVERFLOW]),
+            "step": int(self.state.counts[steps.STEPS_OVERFLOW]),
+            "cause": int(self.state.counts[steps.CAUSES_OVERFLOW]),
         }
 
     def findings(self, journey: int, window: int) -> list[Finding]:
@@ -350,7 +351,7 @@ class Blame:
         named = (
             (counts >= SUPPORT_MIN)
             & (counts >= SHARE_MIN * total)
-            & (rows["kind"][which] != k.UNATTRIBUTED)
+            & (rows["kind"][which] != steps.UNATTRIBUTED)
         )
         order = np.argsort(-counts[named], kind="stable")
         return [
@@ -362,7 +363,7 @@ class Blame:
 
     def since(self, journey: int, finding: Finding) -> int | None:
         """When a cause that hurts now began to, in ns; None where no attempt was laid to it."""
-        row = k._cause_slot(  # noqa: SLF001
+        row = steps.cause_slot(
             self.state, journey, finding.service, finding.operation, finding.version, finding.kind
         )
         place = int(self.state.cause_slots[row])
@@ -370,11 +371,11 @@ class Blame:
 
     def changes(self) -> list[Change]:
         """Versions that appeared beside or after another one within `CHANGES_SECONDS`."""
-        steps = self.state.steps[: self._used]
-        steps = steps[(steps["version"] > 0) & (steps["first"] > 1)]
+        known = self.state.steps[: self._used]
+        known = known[(known["version"] > 0) & (known["first"] > 1)]
         first_seen: dict[int, dict[int, int]] = {}
         for service, version, born in zip(
-            *(steps[name].tolist() for name in ("first", "version", "born")), strict=True
+            *(known[name].tolist() for name in ("first", "version", "born")), strict=True
         ):
             versions = first_seen.setdefault(service, {})
             versions[version] = min(versions.get(version, born), born)
@@ -425,10 +426,10 @@ class Blame:
         keep = _staying(arrays["causes"], journeys)[: state.causes.size - 4 * state.past.shape[0]]
         causes = arrays["causes"][keep].copy()
         causes["journey"] = journeys[causes["journey"]]
-        state.counts[k.CAUSES] = causes.size
+        state.counts[steps.CAUSES] = causes.size
         state.causes[: causes.size] = causes
         state.ring[: causes.size] = arrays["ring"][keep]
-        k.reindex_causes(state)
+        steps.reindex_causes(state)
         self._verdicts.named[journeys[stays]] = arrays["named"][stays]
         self._verdicts.counts[journeys[stays]] = arrays["named_counts"][stays]
         self._plant()
@@ -441,7 +442,7 @@ class Blame:
         keep = _staying(old, journeys)
         if not same or keep.size > room:
             # Rows move, and stops name rows: they are learned anew.
-            keep = keep[old["version"][keep] != k.STOP]
+            keep = keep[old["version"][keep] != steps.STOP]
             same = False
         keep = keep[:room]
         rows = old[keep].copy()
@@ -452,13 +453,13 @@ class Blame:
             rows[name] = places[rows[name]]
         if not same:
             rows["after"] = NIL
-        state.counts[k.STEPS] = rows.size
+        state.counts[steps.STEPS] = rows.size
         state.steps[: rows.size] = rows
         for name in ("recent", "base", "score"):
             getattr(state, name)[: rows.size] = arrays[name][keep]
         used = state.bits >= 0
         state.bits[used] = places[state.bits[used]]
-        k.reindex_steps(state)
+        steps.reindex_steps(state)
 
 
 _BY_STEP = ("steps", "recent", "base", "score")

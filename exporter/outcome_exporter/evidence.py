@@ -14,6 +14,7 @@ import numpy as np
 from outcome_exporter.blame import Blame
 from outcome_exporter.changes import followed
 from outcome_exporter.kernels import blame as k
+from outcome_exporter.kernels import steps
 from outcome_exporter.model import MISSED, NO_VALUE, REASONS, Row
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.question import Asked
@@ -150,7 +151,7 @@ def _cause(pipeline: Pipeline, cause: int) -> dict[str, str]:
     row = pipeline.blame.causes[cause]
     text = pipeline.traces.texts.text
     names = {name: text(int(row[name])) for name in ("service", "operation", "version")}
-    return {**names, "kind": k.KINDS[row["kind"]]}
+    return {**names, "kind": steps.KINDS[row["kind"]]}
 
 
 def _step(pipeline: Pipeline, step: int) -> dict[str, str]:
@@ -254,14 +255,14 @@ def _steps(pipeline: Pipeline, path: Row, cause: dict[str, str]) -> list[dict[st
     found: list[dict[str, Any]] = []
     for step, ms in own_ms.items():
         past = state.base[int(state.steps[step]["base"])]
-        attempts, begun = float(past[k.ATTEMPTS]), float(past[k.SPANS])
-        known = attempts >= k.HISTORY_MIN
-        usual = float(past[k.MS]) / attempts if known else None
+        attempts, begun = float(past[steps.ATTEMPTS]), float(past[steps.SPANS])
+        known = attempts >= steps.HISTORY_MIN
+        usual = float(past[steps.MS]) / attempts if known else None
         deviations = None
         if known:
-            mean = float(past[k.LOG]) / attempts
-            variance = max(float(past[k.SQUARES]) / attempts - mean * mean, 0.0)
-            deviations = (np.log1p(ms) - mean) / np.sqrt(variance + k.VARIANCE_FLOOR)
+            mean = float(past[steps.LOG]) / attempts
+            variance = max(float(past[steps.SQUARES]) / attempts - mean * mean, 0.0)
+            deviations = (np.log1p(ms) - mean) / np.sqrt(variance + steps.VARIANCE_FLOOR)
         found.append(
             {
                 **_step(pipeline, step),
@@ -269,7 +270,7 @@ def _steps(pipeline: Pipeline, path: Row, cause: dict[str, str]) -> list[dict[st
                 "usual_ms": usual,
                 "deviations": None if deviations is None else float(deviations),
                 "failures": failures[step],
-                "usual_failures": float(past[k.ERRORS]) / begun if known and begun else None,
+                "usual_failures": float(past[steps.ERRORS]) / begun if known and begun else None,
                 "history_attempts": attempts,
                 "chosen": _is(pipeline, step, cause),
             }

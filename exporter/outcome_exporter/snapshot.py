@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from outcome_exporter import blame, series, slo
 from outcome_exporter.changes import Change
 from outcome_exporter.kernels import assembly, joining
-from outcome_exporter.kernels.blame import KINDS as CAUSE_KINDS
 from outcome_exporter.kernels.operations import BOUNDS_MS, KINDS, STATUSES
+from outcome_exporter.kernels.steps import KINDS as CAUSE_KINDS
 from outcome_exporter.metrics import REFUSALS
 from outcome_exporter.model import OK, REASONS, Exemplar, Histogram, Row, Sample, Snapshot
 from outcome_exporter.pipeline import Pipeline

@@ -42,7 +42,7 @@ from rich.table import Table
 
 from outcome_exporter import blame, series
 from outcome_exporter.config import Config
-from outcome_exporter.kernels import blame as k
+from outcome_exporter.kernels import steps, verdicts
 from outcome_exporter.model import Encoding, Kind, MetricBatch, Record, SpanBatch
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.snapshot import snapshot
@@ -101,7 +101,7 @@ class Scrape(NamedTuple):
 class Change(NamedTuple):
     """What is other than in the product, or than was recorded."""
 
-    limits: k.Limits = blame.LIMITS
+    limits: verdicts.Limits = blame.LIMITS
     seed: int = 0
     """By which traces are left out; 0: none is."""
     seconds: int = 0
@@ -208,8 +208,8 @@ def look(pipeline: Pipeline, second: int) -> Scrape:
             shares[service] += sample.value
     state = pipeline.blame.state
     now, past = state.journeys[0].sum(axis=0), state.past[0]
-    usual = past[k.BAD] / max(past[k.TRIES], 1.0)
-    return Scrape(second, dict(shares), bool(now[k.BAD] > BURNS * usual * now[k.TRIES]))
+    usual = past[steps.BAD] / max(past[steps.TRIES], 1.0)
+    return Scrape(second, dict(shares), bool(now[steps.BAD] > BURNS * usual * now[steps.TRIES]))
 
 
 def measure(folder: Path, change: Change = Change(), console: Console | None = None) -> Measured:  # noqa: B008 - a tuple of numbers
@@ -309,9 +309,9 @@ def report(console: Console, measured: Measured) -> None:
         )
 
 
-def moved(limits: k.Limits) -> Iterator[tuple[str, Change]]:
+def moved(limits: verdicts.Limits) -> Iterator[tuple[str, Change]]:
     """Each threshold a quarter lower and higher."""
-    for name in k.Limits._fields:
+    for name in verdicts.Limits._fields:
         for factor in (0.75, 1.25):
             value = getattr(limits, name) * factor
             yield f"{name} x {factor}", Change(limits._replace(**{name: value}))

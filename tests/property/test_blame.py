@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from outcome_exporter.blame import Blame
 from outcome_exporter.config import Config
-from outcome_exporter.kernels import blame as k
+from outcome_exporter.kernels import steps
 from outcome_exporter.kernels.critical_path import in_order, link_children, scratch, walk
 from outcome_exporter.model import ATTEMPT, ERROR, MISSED, SETTLED_SPAN, SLOW
 from outcome_exporter.plan import Moved, Plan
@@ -163,8 +163,8 @@ def test_blame_sums_to_the_bad_and_shares_are_shares(batch, data):
         assert sum(shares) <= 1 + 1e-9
     assert np.isfinite(blame.state.base).all()
     # What says which slots of a step are not empty says so of exactly those.
-    steps, recent = blame.state.steps["seen"][: blame._used], blame.state.recent[: blame._used]
-    bits = steps[:, np.newaxis] >> np.arange(k.SLOTS) & 1
+    seen, recent = blame.state.steps["seen"][: blame._used], blame.state.recent[: blame._used]
+    bits = seen[:, np.newaxis] >> np.arange(steps.SLOTS) & 1
     assert np.array_equal(bits == 1, (recent != 0).any(axis=2))
 
 
@@ -226,7 +226,9 @@ def test_a_fault_is_named_whatever_the_traces_around_it_look_like(batch, data):
     blame.advance(second)
     for window in (60 * SECOND, 300 * SECOND):
         found = blame.findings(0, window)
-        assert (CULPRIT, OPERATION, k.FAILURE) in {(f.service, f.operation, f.kind) for f in found}
+        assert (CULPRIT, OPERATION, steps.FAILURE) in {
+            (f.service, f.operation, f.kind) for f in found
+        }
         assert all(0 < finding.share <= 1 for finding in found)
         assert sum(finding.share for finding in found) <= 1 + 1e-9
         assert found == sorted(found, key=lambda finding: -finding.share)
@@ -399,4 +401,4 @@ def moved_nowhere(plan):
 
 
 def test_kinds_are_those_of_the_contract():
-    assert set(k.KINDS) == {"error", "latency", "missing", "unattributed"}
+    assert set(steps.KINDS) == {"error", "latency", "missing", "unattributed"}
