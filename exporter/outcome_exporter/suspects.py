@@ -105,8 +105,8 @@ class Suspects:
 
     def give(self, good: Table, bad: Table) -> None:
         """Counts ATTEMPT rows that became good, and that became bad."""
-        if self._on:
-            for verdict, attempts in ((k.GOOD, good), (k.BAD, bad)):
+        for verdict, attempts in ((k.GOOD, good), (k.BAD, bad)):
+            if self._on and attempts.size:
                 k.count(self.state, self._traits.arrays, attempts, verdict, self._minute)
 
     def advance(self, second: int) -> None:
