@@ -34,9 +34,13 @@ class Tier:
     budget_share: Fraction
     """Share of the whole error budget that the long window may spend."""
 
+    def burn_rate(self, window: int) -> Fraction:
+        """That spends the share within the long window, for an SLO over `window` nanoseconds."""
+        return self.budget_share * window / self.long_window
+
     def threshold(self, window: int) -> float:
         """Burn rate above which the tier fires for an SLO over `window` nanoseconds."""
-        return float(max(self.budget_share * window / self.long_window, Fraction(1)))
+        return float(max(self.burn_rate(window), Fraction(1)))
 
 
 TIERS = (

@@ -435,13 +435,12 @@ def _own_tier(tier: burn.Tier, slo: Slo, place: str) -> Iterator[Problem]:
             f"{float(1 / slo.budget):.4g}",
             "use a smaller share of the budget, or a longer window",
         )
-    elif tier.budget_share * slo.window < tier.long_window:
-        burn_rate = float(tier.budget_share * slo.window / tier.long_window)
+    elif (burn_rate := tier.burn_rate(slo.window)) < 1:
         least = Decimal(100 * tier.long_window) / slo.window
         yield _warning(
             f"{place}.budget",
-            f"a burn rate of {burn_rate:.2g} keeps the budget, so the {_tier_name(tier)} waits "
-            "for more than 1",
+            f"a burn rate of {float(burn_rate):.2g} keeps the budget, so the "
+            f"{_tier_name(tier)} waits for more than 1",
             f"use at least {least.quantize(Decimal('0.1'), ROUND_CEILING)}",
         )
 

@@ -218,12 +218,12 @@ class Pipeline:
             self.second = target
             self.slos.begin(target // 60)
             self.metrics.begin(target)
+            self.resources.advance(target)
         while self.second < target:
             due = self.traces.next_due(self.second, target)
             due = self.outcomes.next_due(self.second, due)
             self.second = self.metrics.next_due(self.second, due)
             self._tick()
-        self.resources.advance(self.second)
 
     def is_due(self, now_unix_nano: int) -> bool:
         """Whether moving the clock to `now_unix_nano` may settle something."""
