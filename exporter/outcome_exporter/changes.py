@@ -209,7 +209,7 @@ def _forget_first(told: dict[_Key, Any], most: int) -> int:
 
 
 def _at(event: BusinessEvent, path: str | None) -> str:
-    return text_of(lookup(event.fields, path)) if path else ""
+    return text_of(lookup(path)(event.fields)) if path else ""
 
 
 def _named(flag: str, version: str) -> str:

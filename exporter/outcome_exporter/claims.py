@@ -5,15 +5,14 @@ of those that it achieves. Stateless but for the codes of label values, which th
 Keys, values and users are read as those of spans are, so that both sides meet.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.config.journeys import JoinKey, Journey
-from outcome_exporter.events import lookup, text_of
+from outcome_exporter.events import Lookup, lookup, text_of
 from outcome_exporter.kernels import events as k
 from outcome_exporter.kernels.hashing import combine
 from outcome_exporter.model import ATTEMPT, CLAIM, JOIN_KEYS_MAX, BusinessEvent, Table
@@ -21,7 +20,6 @@ from outcome_exporter.plan import Plan
 from outcome_exporter.units import MILLIONTHS
 
 _NO_TRACE = bytes(16)
-_NAN = float("nan")
 
 
 class Claims(NamedTuple):
@@ -37,25 +35,24 @@ class _Meaning(NamedTuple):
     """What events of a type are to a journey: where in them it looks."""
 
     journey: int
-    keys: tuple[str | None, ...]
-    """Paths, JOIN_KEYS_MAX of them; None for the trace id, and where there is no key."""
-    value: str | None
-    user: str | None
+    texts: tuple[tuple[int, Lookup], ...]
+    """Each with its place among the `TEXTS` of a row; nothing where nobody looks."""
+    labels: tuple[Lookup, ...]
 
 
-class _Fact(NamedTuple):
-    """An event, and what it is to one journey."""
+class _Facts(NamedTuple):
+    """Events, each as often as it means something; those of one event side by side."""
 
-    meaning: _Meaning
-    event: BusinessEvent
-    time: int
-    identity: int
+    meanings: list[_Meaning]
+    events: list[BusinessEvent]
+    times: npt.NDArray[np.int64]
+    identities: npt.NDArray[np.uint64]
 
 
 def identities(events: Sequence[BusinessEvent]) -> npt.NDArray[np.uint64]:
     """64-bit hash of what identifies each event: its source and id. Shape (events,)."""
     found = np.empty(len(events), np.uint64)
-    k.identities(_joined(text for event in events for text in (event.source, event.id)), found)
+    k.identities(_joined([text for event in events for text in (event.source, event.id)]), found)
     return found
 
 
@@ -87,76 +84,93 @@ class Reader:
         identities: npt.NDArray[np.uint64],
     ) -> Claims:
         """What events mean, each at its time in `times`, with its identity."""
-        known = list(zip(events, times, identities.tolist(), strict=True))
-        begun, achieving = (
-            [_Fact(meaning, *each) for each in known for meaning in means.get(each[0].type, ())]
-            for means in (self._begins, self._achieves)
-        )
-        return Claims(self._attempts(begun), self._claims(achieving))
+        said = (events, np.array(times, np.int64), identities)
+        attempts = self._attempts(_facts(self._begins, *said))
+        return Claims(attempts, self._claims(_facts(self._achieves, *said)))
 
-    def _attempts(self, facts: list[_Fact]) -> Table:
+    def _attempts(self, facts: _Facts) -> Table:
         rows = self._rows(ATTEMPT, facts)
-        for row, fact in zip(rows, facts, strict=True):
-            journey, event = fact.meaning.journey, fact.event
-            row["identity"] = combine(row["identity"], self._plan.spans.identity[journey])
-            row["start"] = row["end"] = fact.time
+        rows["start"] = rows["end"] = facts.times
+        for row, meaning, event in zip(rows, facts.meanings, facts.events, strict=True):
+            row["identity"] = combine(row["identity"], self._plan.spans.identity[meaning.journey])
             row["weight"] = MILLIONTHS
-            paths = self._plan.journeys[journey].labels.values()
-            texts = [text_of(lookup(event.fields, path)) for path in paths]
-            row["labels"] = self._pack_labels(journey, texts)
+            texts = [text_of(find(event.fields)) for find in meaning.labels]
+            row["labels"] = self._pack_labels(meaning.journey, texts)
             row["origin"] = row["slowest"] = -1
-        rows["trace_hi"], rows["trace_lo"] = _traces(facts).T
+        rows["trace_hi"], rows["trace_lo"] = _traces(facts.events).T
         return rows
 
-    def _claims(self, facts: list[_Fact]) -> Table:
+    def _claims(self, facts: _Facts) -> Table:
         rows = self._rows(CLAIM, facts)
-        rows["time"] = [fact.time for fact in facts]
+        rows["time"] = facts.times
         types = self._plan.event_types
-        rows["type"] = [types.index(fact.event.type) for fact in facts]
+        rows["type"] = [types.index(event.type) for event in facts.events]
         return rows
 
-    def _rows(self, dtype: np.dtype[np.void], facts: list[_Fact]) -> Table:
+    def _rows(self, dtype: np.dtype[np.void], facts: _Facts) -> Table:
         """Rows with what both kinds have: journey, identity, keys, value and user."""
-        rows = np.zeros(len(facts), dtype)
-        rows["journey"] = [fact.meaning.journey for fact in facts]
-        rows["identity"] = np.array([fact.identity for fact in facts], np.uint64)
-        found = [_texts(fact.meaning, fact.event.fields) for fact in facts]
-        k.read(
-            rows,
-            _joined(itertools.chain.from_iterable(texts for texts, _ in found)),
-            np.array([number for _, number in found], np.float64),
-            _traces(facts),
-            self._by_trace,
-            self._plan.spans.salts,
-        )
+        rows = np.zeros(len(facts.events), dtype)
+        if not rows.size:
+            return rows
+        rows["journey"] = [meaning.journey for meaning in facts.meanings]
+        rows["identity"] = facts.identities
+        texts, numbers = _read(facts)
+        traces = _traces(facts.events)
+        k.read(rows, _joined(texts), numbers, traces, self._by_trace, self._plan.spans.salts)
         return rows
+
+
+def _facts(
+    means: Mapping[str, list[_Meaning]],
+    events: Sequence[BusinessEvent],
+    times: npt.NDArray[np.int64],
+    identities: npt.NDArray[np.uint64],
+) -> _Facts:
+    found = [
+        (place, meaning)
+        for place, event in enumerate(events)
+        for meaning in means.get(event.type, ())
+    ]
+    places = [place for place, _ in found]
+    meanings = [meaning for _, meaning in found]
+    return _Facts(meanings, [events[n] for n in places], times[places], identities[places])
 
 
 def _meaning(j: int, journey: Journey, side: str) -> _Meaning:
     """`side` of the join rules, of the value and of the user is where to look."""
-    paths = [getattr(rule, side) if isinstance(rule, JoinKey) else None for rule in journey.join]
-    value, user = (getattr(each, side, None) for each in (journey.value, journey.user))
-    unused = (None,) * (JOIN_KEYS_MAX - len(paths))
-    return _Meaning(j, (*paths, *unused), value, user)
+    paths = dict(enumerate(getattr(rule, side, None) for rule in journey.join))
+    paths[k.VALUE] = getattr(journey.value, side, None)
+    paths[k.USER] = getattr(journey.user, side, None)
+    texts = tuple((place, lookup(path)) for place, path in paths.items() if path)
+    return _Meaning(j, texts, tuple(map(lookup, journey.labels.values())))
 
 
-def _texts(meaning: _Meaning, fields: Any) -> tuple[list[str], float]:  # noqa: ANN401 - as JSON is
-    """What an event says to a journey: its texts, and its value where that is a fraction."""
-    texts = [text_of(lookup(fields, path)) if path else "" for path in meaning.keys]
-    value = lookup(fields, meaning.value) if meaning.value else None
-    number = value if isinstance(value, float) else _NAN
-    texts.append("" if isinstance(value, float | bool) else text_of(value))
-    texts.append(text_of(lookup(fields, meaning.user)) if meaning.user else "")
-    return texts, number
+def _read(facts: _Facts) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """What events say: `TEXTS` texts each, and its value where that is a fraction, else NaN."""
+    texts = [""] * (k.TEXTS * len(facts.events))
+    numbers = np.full(len(facts.events), np.nan)
+    for row, (meaning, event) in enumerate(zip(facts.meanings, facts.events, strict=True)):
+        for place, find in meaning.texts:
+            found = find(event.fields)
+            if place == k.VALUE and isinstance(found, float):
+                numbers[row] = found
+            elif place != k.VALUE or not isinstance(found, bool):
+                texts[k.TEXTS * row + place] = text_of(found)
+    return texts, numbers
 
 
-def _joined(texts: Iterable[str]) -> k.Texts:
-    encoded = [text.encode(errors="replace") for text in texts]
-    ends = itertools.accumulate(map(len, encoded), initial=0)
-    return k.Texts(np.frombuffer(b"".join(encoded), np.uint8), np.fromiter(ends, np.int64))
+def _joined(texts: Sequence[str]) -> k.Texts:
+    together = "".join(texts)
+    encoded = together.encode(errors="replace")
+    lengths = list(map(len, texts))
+    if len(encoded) != len(together):  # some character takes several bytes
+        lengths = [len(text.encode(errors="replace")) for text in texts]
+    ends = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    return k.Texts(np.frombuffer(encoded, np.uint8), ends)
 
 
-def _traces(facts: list[_Fact]) -> npt.NDArray[np.uint64]:
-    """Trace ids as (hi, lo); 0, 0 where there is none. Shape (facts, 2)."""
-    ids = b"".join(fact.event.trace_id or _NO_TRACE for fact in facts)
+def _traces(events: Sequence[BusinessEvent]) -> npt.NDArray[np.uint64]:
+    """Trace ids as (hi, lo); 0, 0 where there is none. Shape (events, 2)."""
+    ids = b"".join(event.trace_id or _NO_TRACE for event in events)
     return np.frombuffer(ids, ">u8").astype(np.uint64).reshape(-1, 2)

@@ -182,9 +182,10 @@ class Pipeline:
 
     def _take_events(self, events: Sequence[BusinessEvent], arrival: int) -> None:
         assert self.second is not None
-        for event in events:
-            if self.changes.listens(event.type):
-                self.changes.take(event, self._event_time(event, arrival))
+        if any(map(self.changes.listens, {event.type for event in events})):
+            for event in events:
+                if self.changes.listens(event.type):
+                    self.changes.take(event, self._event_time(event, arrival))
         # What no journey listens to is not remembered either: it would push out what matters.
         wanted = [event for event in events if event.type in self.plan.event_types]
         if not wanted:

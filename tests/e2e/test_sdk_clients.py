@@ -211,9 +211,9 @@ def test_events_of_the_python_sdk_arrive_with_their_trace(exporter, client):
         now,
     )
     assert event.trace_id == span.get_span_context().trace_id.to_bytes(16)
-    assert lookup(event.fields, "data.total") == 19.99
-    assert lookup(event.fields, "data.customer.id") == "c1"
-    assert lookup(event.fields, "resource.service.version") == "1.2.3"
+    assert lookup("data.total")(event.fields) == 19.99
+    assert lookup("data.customer.id")(event.fields) == "c1"
+    assert lookup("resource.service.version")(event.fields) == "1.2.3"
 
 
 @pytest.mark.parametrize("mode", [to_binary, to_structured])

@@ -138,7 +138,7 @@ class TestCloudEvents:
         encoded = base64.b64encode(b'{"order_id": "o1"}').decode()
         for content_type in (..., "application/json", "application/vnd.shop+json; charset=utf-8"):
             event = one(data=..., data_base64=encoded, datacontenttype=content_type)
-            assert lookup(event.fields, "data.order_id") == "o1"
+            assert lookup("data.order_id")(event.fields) == "o1"
         opaque = one(data=..., data_base64=encoded, datacontenttype="image/png")
         assert "data" not in opaque.fields
 
@@ -389,7 +389,7 @@ class TestLogRecords:
             "eventName": "e",
             "attributes": [{"key": "total", "value": {"doubleValue": "NaN"}}],
         }
-        assert lookup(otlp(record).events[0].fields, "data.total") is None
+        assert lookup("data.total")(otlp(record).events[0].fields) is None
 
     def test_a_service_without_a_name_has_the_name_of_the_conventions(self):
         payload = ExportLogsServiceRequest(
@@ -451,7 +451,7 @@ class TestPaths:
         ],
     )
     def test_the_longest_key_wins_and_lists_are_not_entered(self, path, expected):
-        assert lookup(self.FIELDS, path) == expected
+        assert lookup(path)(self.FIELDS) == expected
 
     def test_without_an_exact_key_the_nested_one_is_found(self):
-        assert lookup({"data": {"order": {"id": "nested"}}}, "data.order.id") == "nested"
+        assert lookup("data.order.id")({"data": {"order": {"id": "nested"}}}) == "nested"

@@ -361,8 +361,8 @@ class TestEvents:
         assert event.source == '/a "quoted" source'
         assert event.time_unix_nano == 1714557600_123456789
         assert event.trace_id == bytes.fromhex(samples.TRACE_ID)
-        assert lookup(event.fields, "data.a") == 1
-        assert lookup(event.fields, "region") == "eu"
+        assert lookup("data.a")(event.fields) == 1
+        assert lookup("region")(event.fields) == "eu"
 
     def test_the_trace_of_the_request_itself_is_not_the_events(self, exporter):
         self.send(
