@@ -141,7 +141,7 @@ def _sizes_and_times(configuration: Config) -> Iterator[Problem]:
         problem = "every series would be new at each poll"
         yield Problem("prometheus.lookback", problem, "use 1h")
     if not storage.checkpoint:
-        yield Problem("storage.checkpoint", "leaves no time between checkpoints", "use 10s")
+        yield Problem("storage.checkpoint", "leaves no time between checkpoints", "use 30s")
     if traces.max_age < traces.quiet:
         yield Problem(
             "traces.max_age",
