@@ -52,6 +52,8 @@ SCRAPE_SECONDS = 15
 SETTLE_SECONDS = 45
 """From an attempt's end until a scrape shows it: the recorded messages hold up to half a minute of
 spans and arrive with their last one, then a trace is quiet for 10 s."""
+BATCH_SECONDS = 10
+"""Without a span, after which a sender would have sent what it has."""
 QUIET_SECONDS = 600
 """Without a span, after which nobody looks until the next one."""
 WINDOW = "5m"
@@ -141,7 +143,11 @@ def messages(path: Path) -> Iterator[bytes]:
 
 
 def spans_of(pipeline: Pipeline, path: Path, change: Change) -> Iterator[Record]:
-    """Requests as they would have been; each arrives with its last span."""
+    """Requests as they would have been; each arrives with its last span.
+
+    The recording has gaps of minutes, and messages that reach from before one to behind it. No
+    sender waits that long: such a message becomes two requests.
+    """
     for payload in messages(path):
         batch = pipeline.decode(Kind.TRACES, payload)
         assert isinstance(batch, SpanBatch)
@@ -154,10 +160,18 @@ def spans_of(pipeline: Pipeline, path: Path, change: Change) -> Iterator[Record]
             # The same traces in every request, whatever part of them it holds.
             mixed = (spans["trace_lo"] ^ np.uint64(change.seed)) * np.uint64(0x9E3779B97F4A7C15)
             spans = spans[mixed / 2.0**64 >= LEFT_OUT]
-        if spans.size:
-            arrival = int(spans["end"].max())
+        ends = np.sort(spans["end"])
+        gaps = np.flatnonzero(np.diff(ends) > BATCH_SECONDS * SECOND)
+        part = np.searchsorted(ends[gaps + 1], spans["end"], side="right")
+        for number in range(gaps.size + 1 if spans.size else 0):
+            request = spans[part == number]
             yield Record(
-                0, arrival, Kind.TRACES, Encoding.NONE, payload, batch._replace(spans=spans)
+                0,
+                int(request["end"].max()),
+                Kind.TRACES,
+                Encoding.NONE,
+                payload,
+                batch._replace(spans=request),
             )
 
 
