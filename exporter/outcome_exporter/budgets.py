@@ -37,6 +37,7 @@ from outcome_exporter.units import MILLIONTHS, MINUTE
 
 Counts = npt.NDArray[np.int64]
 """Shape (2, minutes): good, bad; millionths of events."""
+GOOD, BAD = range(2)
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}
 
 
@@ -103,9 +104,12 @@ class Histories:
         """Of the minutes from first to last, both included; nothing where it is forgotten."""
         found = np.zeros((2, max(last - first + 1, 0)), np.int64)
         begin, end = max(first, self.first), min(last, self.last)
-        if begin <= end:
-            places = np.arange(begin, end + 1) % self._size
-            found[:, begin - first : end - first + 1] = self._rings[self._places[slo]][:, places]
+        ring = self._rings[self._places[slo]]
+        while begin <= end:  # at most twice: up to where the ring ends, and from where it begins
+            place = begin % self._size
+            count = min(end - begin + 1, self._size - place)
+            found[:, begin - first : begin - first + count] = ring[:, place : place + count]
+            begin += count
         return found
 
 
@@ -140,15 +144,13 @@ def judged(counts: Counts, first: int, budgeting: Budgeting, slices: int) -> tup
         slices: How many slices the window holds, those to come included.
     """
     if budgeting.method == "occurrences":
-        good, bad = (int(total) for total in counts.sum(axis=1))
-        return good / MILLIONTHS, bad / MILLIONTHS
+        events = counts.sum(axis=1).tolist()
+        return events[GOOD] / MILLIONTHS, events[BAD] / MILLIONTHS
     length = budgeting.slice // MINUTE
-    numbers = np.arange(first, first + counts.shape[1]) // length
-    found, at = np.unique(numbers, return_inverse=True)
-    sums = np.zeros((2, found.size), np.int64)
-    for result in range(2):
-        np.add.at(sums[result], at, counts[result])
-    good, total = sums[0], sums.sum(axis=0)
+    # Slices begin at the first minute, and at every one that their length divides.
+    begins = np.maximum(np.arange(-(first % length), counts.shape[1], length), 0)
+    good = np.add.reduceat(counts[GOOD], begins)
+    total = good + np.add.reduceat(counts[BAD], begins)
     busy = total > 0
     if not busy.any():
         return 0.0, 0.0

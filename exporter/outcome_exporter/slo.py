@@ -192,7 +192,8 @@ class Slos:
         if parts is not None:
             return _mean((self._window(part, length), weight) for part, weight in parts)
         counts, first, slices = self._minutes(slo, length)
-        counts -= budgets.corrected(counts, first, self._corrections[slo])
+        if self._corrections[slo]:
+            counts -= budgets.corrected(counts, first, self._corrections[slo])
         return budgets.judged(counts, first, self.slos[slo].budgeting, slices)
 
     def _minutes(self, slo: int, length: int) -> tuple[budgets.Counts, int, int]:
