@@ -16,9 +16,17 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from outcome_exporter.config import Config
 from outcome_exporter.kernels.storage import add_rows, page_digests
-from outcome_exporter.model import VERDICT, Encoding, Kind, Record
+from outcome_exporter.model import (
+    ATTEMPT,
+    CLAIM,
+    SETTLED_SPAN,
+    VERDICT,
+    Encoding,
+    Kind,
+    Record,
+)
 from outcome_exporter.pipeline import Pipeline
-from outcome_exporter.units import HOUR, SECOND
+from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE, SECOND
 
 _EVERYTHING = {
     "name": "warm-up",
@@ -36,6 +44,7 @@ _COUNTED = {
     "objective": 99,
     "sli": {"metric": {"name": "warm-up", "bad": {"attributes": {"warm-up": "*"}}}},
 }
+_SHAPE = {"journeys": [_EVERYTHING, _PLAIN], "slos": [_COUNTED]}
 _EVENT = b"""[{"specversion": "1.0", "source": "warm-up", "id": "%d", "type": "warm-up",
  "traceparent": "00-%032x-0000000000000001-01", "data": {"value": 1, "id": "warm-up"}}]"""
 _ARRIVAL = 1_000_000 * SECOND
@@ -45,10 +54,7 @@ _MANY = 2_000
 
 def warm_up(config: Config) -> None:
     """Runs everything once."""
-    everything = Config.model_validate(
-        config.model_dump(include={"limits"})
-        | {"journeys": [_EVERYTHING, _PLAIN], "slos": [_COUNTED]}
-    )
+    everything = Config.model_validate(config.model_dump(include={"limits"}) | _SHAPE)
     pipeline = Pipeline(everything)
     pipeline.ingest(_record(0, Kind.TRACES, _spans()))
     pipeline.ingest(_record(1, Kind.CLOUDEVENTS, _EVENT % (1, 1)))
@@ -69,6 +75,21 @@ def warm_up(config: Config) -> None:
     counts = np.zeros((1, 3), np.int64)
     add_rows(np.zeros(1, np.uint32), counts, counts.copy(), np.zeros(1, np.bool_))
     pipeline.suspects.forget()
+
+
+def warm_up_backwards() -> None:
+    """Runs the stages behind assembly that take longest to compile, on rows of zeros."""
+    pipeline = Pipeline(Config.model_validate(_SHAPE))
+    pipeline.advance(_ARRIVAL)
+    second = _ARRIVAL // SECOND
+    spans, attempts, claims = (np.zeros(1, row) for row in (SETTLED_SPAN, ATTEMPT, CLAIM))
+    spans["parent"] = -1
+    attempts["weight"] = MILLIONTHS
+    pipeline.outcomes.add_claims(claims, second)
+    pipeline.outcomes.add_attempts(attempts, second)
+    pipeline.blame.observe(spans, np.array([0, 1]), attempts, np.zeros(1, np.int64))
+    pipeline.blame.give(attempts, second)
+    pipeline.blame.advance(second + MINUTE // SECOND)
 
 
 def _record(offset: int, kind: Kind, payload: bytes) -> Record:
@@ -96,3 +117,7 @@ def _spans() -> bytes:
             kind=Span.SPAN_KIND_SERVER,
         ).attributes.add(key="user.id").value.string_value = "warm-up"
     return request.SerializeToString()
+
+
+if __name__ == "__main__":
+    warm_up_backwards()

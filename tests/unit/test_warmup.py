@@ -14,7 +14,7 @@ from outcome_exporter.config import Config
 from outcome_exporter.engine import Engine
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import Encoding, Kind
-from outcome_exporter.warmup import warm_up
+from outcome_exporter.warmup import warm_up, warm_up_backwards
 
 
 def compiled():
@@ -57,3 +57,23 @@ def made_ready_too_late(folder: Path):
 def test_warming_up_makes_everything_ready_that_a_run_and_a_start_from_its_state_need(tmp_path):
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         assert not fresh.submit(made_ready_too_late, tmp_path).result()
+
+
+def compiled_forwards():
+    warm_up(Config.model_validate(CONFIG))
+    return compiled()
+
+
+def compiled_backwards():
+    warm_up_backwards()
+    return compiled()
+
+
+def test_what_is_compiled_beside_it_is_what_a_start_needs():
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
+        forwards = fresh.submit(compiled_forwards).result()
+        backwards = fresh.submit(compiled_backwards).result()
+    assert backwards <= forwards
+    assert {"add_claims", "add_attempts", "observe", "give", "judge"} <= {
+        name for _, name, _ in backwards
+    }

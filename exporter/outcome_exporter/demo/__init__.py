@@ -7,6 +7,7 @@
     simulate     the shop in simulated time, as bytes: for `--fast` and for tests
     shop         the shop in a process of its own, over OTLP and HTTP
     quick, live  the two ways to run the demo
+    ahead        compiles beside them, the first time
     screen       words and tables, from the exporter's own series
 
 For tests: `simulate(seed=…, seconds=…, faults=…)` yields `(arrival_unix_nano, kind, payload)`, and
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from outcome_exporter.demo import live, quick, screen, settings
+from outcome_exporter.demo.ahead import compiling_ahead
 from outcome_exporter.demo.faults import SCRIPT_SECONDS, Fault, Kind
 from outcome_exporter.demo.simulate import simulate
 
@@ -41,7 +43,8 @@ def run(
     """
     out = screen.console() if out is None else out
     try:
-        agrees = _run(out, fast=fast, seconds=seconds or SCRIPT_SECONDS, seed=seed)
+        with compiling_ahead():
+            agrees = _run(out, fast=fast, seconds=seconds or SCRIPT_SECONDS, seed=seed)
     except KeyboardInterrupt:
         out.print("\nEnded early. Everything is stopped, and nothing is left behind.")
         return INTERRUPTED
