@@ -55,14 +55,13 @@ from outcome_exporter.config.journeys import Journey
 from outcome_exporter.kernels import blame as k
 from outcome_exporter.kernels import steps, verdicts
 from outcome_exporter.kernels.pool import NIL
+from outcome_exporter.kernels.verdicts import EVERY_SECONDS
 from outcome_exporter.model import SUPPORT_MIN, Table
 from outcome_exporter.plan import Arrays, Moved, Plan
 from outcome_exporter.units import HOUR, MILLIONTHS, MINUTE, SECOND
 
 SHARE_MIN = 0.3
 """Share of the bad outcomes that a cause must explain to be named."""
-EVERY_SECONDS = 10
-"""Between two verdicts."""
 JUDGED = (MINUTE, 5 * MINUTE)
 """Windows whose verdict compares with history."""
 WINDOWS = (*JUDGED, 30 * MINUTE, HOUR, 6 * HOUR)
@@ -95,7 +94,6 @@ LIMITS = verdicts.Limits(
 """What is enough. Chosen on the recorded streams that tests/bench/bench_rca.py measures, from the
 middle of what does equally well there; its `--robust` says how far from there they may be, and
 what they do on a day that had no say."""
-_KEEP = 0.5 ** (steps.SLOT_SECONDS / 86_400)
 
 Floats = npt.NDArray[np.float64]
 
@@ -179,6 +177,8 @@ class Blame:
             waits=np.array([_waits(plan, journey) for journey in plan.journeys], np.int64),
             slow=np.array([_slow_from(journey) for journey in plan.journeys], np.int64),
         )
+        self._spent = np.empty(room)
+        self._marked = np.zeros(room, np.uint8)
         self._budget = np.array(
             [max((slo.budget_ratio for slo in j.slos), default=1.0) for j in plan.journeys]
         )
@@ -236,7 +236,17 @@ class Blame:
     ) -> None:
         """Learns from settled traces; writes to their attempts who could be to blame."""
         if attempts.size:
-            k.observe(self.state, spans, starts, attempts, places, self.slot, self.memory)
+            k.observe(
+                self.state,
+                spans,
+                starts,
+                attempts,
+                places,
+                self.slot,
+                self.memory,
+                self._spent,
+                self._marked,
+            )
             self._fresh = True
 
     def give(self, bad: Table, second: int) -> None:
@@ -252,30 +262,51 @@ class Blame:
         """
         self.state.clock[0] = second
         step, target = self._step, second // EVERY_SECONDS
+        if target == step:
+            return
         if step == 0:
             step = target - 1
         # Once all slots have passed there is nothing left to compare.
-        for passed in range(step + 1, min(target, step + _STEPS_MAX) + 1):
-            self._move(passed * EVERY_SECONDS)
+        last = min(target, step + _STEPS_MAX)
+        while step < last:
+            step = self._move(step + 1, last)
         self._step = target
         minute = second // 60
         for passed in range(max(self.minute + 1, minute - steps.RING), minute + 1):
             self.state.ring[: self.causes.size, passed % steps.RING] = 0
         self.minute, self.slot = minute, second // steps.SLOT_SECONDS
 
-    def _move(self, second: int) -> None:
-        slot, minute = second // steps.SLOT_SECONDS, second // 60
+    def _move(self, step: int, last: int) -> int:
+        """Takes the steps of a minute, `last` at most; returns the one that was the last."""
+        minute = step * EVERY_SECONDS // 60
+        last = min(last, ((minute + 1) * 60 - 1) // EVERY_SECONDS)
+        slot = last * EVERY_SECONDS // steps.SLOT_SECONDS
         if minute > self.minute:
-            self.state.ring[: self.causes.size, minute % steps.RING] = 0
             saturated = self._saturated(self._services(), minute)
             if saturated != self._saturated_now.tolist():
                 self._saturated_now = np.array(saturated, np.int64)
                 self._fresh = True
-        if slot > self.slot:
-            self._open_slot(slot)
+        if minute > self.minute or slot > self.slot or self._fresh:
+            # All in one call: handing the arrays over takes as long as opening a slot.
+            verdicts.move(
+                self.state,
+                step,
+                last,
+                self.slot,
+                self.minute,
+                self._fresh,
+                self._lengths,
+                self._hurt,
+                self._budget,
+                self.limits,
+                self._saturated_now,
+                self._sums,
+                self._evidence,
+                self._verdicts,
+            )
+            self._fresh = False
         self.minute, self.slot = minute, slot
-        if self._fresh:
-            self._judge()
+        return last
 
     # History
 
@@ -288,30 +319,7 @@ class Blame:
         known = self.state.steps[: self._used]
         yield from np.unique(known["first"][known["version"] != steps.STOP]).tolist()
 
-    def _open_slot(self, slot: int) -> None:
-        """A new slot begins; the one that it displaces becomes history."""
-        verdicts.open_slot(
-            self.state, slot % steps.SLOTS, self._hurt, self._budget, self.limits.support, _KEEP
-        )
-        # Without attempts a verdict fades once its slots have passed.
-        self._fresh |= bool(self._verdicts.counts.any())
-
     # Verdicts
-
-    def _judge(self) -> None:
-        self._fresh = False
-        verdicts.judge(
-            self.state,
-            self.slot,
-            self.minute,
-            self._lengths,
-            self._hurt,
-            self.limits,
-            self._saturated_now,
-            self._sums,
-            self._evidence,
-            self._verdicts,
-        )
 
     def _window(self, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
         """Millionths of bad outcomes that some causes had in so many minutes until now."""

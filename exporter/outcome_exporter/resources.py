@@ -422,7 +422,7 @@ class Resources:
         By `text_hash`. Empty where those minutes are not closed, or forgotten.
         """
         ago = self.minute - minute
-        if not 0 <= ago <= _BITS - RECENT:
+        if not self._row_of or not 0 <= ago <= _BITS - RECENT:
             return set()
         bits = np.uint64((1 << RECENT) - 1 << ago)
         return set(self._rows["service"][self._rows["saturated"] & bits != 0].tolist())

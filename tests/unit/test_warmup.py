@@ -74,6 +74,6 @@ def test_what_is_compiled_beside_it_is_what_a_start_needs():
         forwards = fresh.submit(compiled_forwards).result()
         backwards = fresh.submit(compiled_backwards).result()
     assert backwards <= forwards
-    assert {"add_claims", "add_attempts", "observe", "give", "judge"} <= {
+    assert {"add_claims", "add_attempts", "observe", "give", "move"} <= {
         name for _, name, _ in backwards
     }

@@ -221,6 +221,8 @@ def observe(
     places: npt.NDArray[np.int64],
     now: int,
     memory: Memory,
+    spent: npt.NDArray[np.float64],
+    marked: npt.NDArray[np.uint8],
 ) -> None:
     """Learns from settled traces, and writes to each attempt who could be to blame for it.
 
@@ -233,6 +235,9 @@ def observe(
         places: Row in `spans` of each attempt's span, ascending by trace.
         now: The slot it is.
         memory: Where the paths of attempts that failed or were slow are kept.
+        spent: Room for a number a step. It is kept between calls: as long as memory for it was
+            taken and given back each time, the system had to clear it each time.
+        marked: Likewise; 0 before and after.
     """
     most = 0
     for t in range(starts.size - 1):
@@ -244,8 +249,8 @@ def observe(
         np.empty(most + 1, np.int64),
         np.empty(most + 1, np.uint8),
         np.empty(2 * most + 2, np.int64),
-        np.empty(state.steps.shape[0], np.float64),
-        np.zeros(state.steps.shape[0], np.uint8),
+        spent,
+        marked,
     )
     trace, linked, failed = 0, NIL, False
     for i in range(attempts.size):

@@ -1,7 +1,7 @@
 """Who is to blame now: the last slots of every step against all before them.
 
-`open_slot` makes history of what has passed; `weigh` finds which steps hurt more attempts than
-their history explains, and `judge` names the few that explain what goes wrong.
+`move` makes history of the slots that have passed, finds which steps hurt more attempts than their
+history explains, and names the few that explain what goes wrong.
 
 Cost: O(steps seen lately) a verdict.
 """
@@ -44,26 +44,21 @@ from outcome_exporter.kernels.texts import NONE
 from outcome_exporter.model import Table
 from outcome_exporter.units import MILLIONTHS
 
+EVERY_SECONDS = 10
+"""Between two verdicts."""
+_KEEP = 0.5 ** (SLOT_SECONDS / 86_400)
+"""Share of history that is not forgotten when a slot passes."""
+
 
 @kernel
-def open_slot(
+def _open_slot(
     state: State,
     place: int,
     hurt: npt.NDArray[np.bool_],
     budget: npt.NDArray[np.float64],
     support: float,
-    keep: float,
 ) -> None:
-    """A new slot begins; the one that it displaces becomes history, unless the journey was hurt.
-
-    Args:
-        state: The stage's.
-        place: Of the slot.
-        hurt: Shape (journeys, SLOTS): which slots are no history.
-        budget: Shape (journeys,): share of attempts that may be bad.
-        support: Bad attempts below which nobody was hurt.
-        keep: Share of history that is not forgotten.
-    """
+    """A new slot begins; the one that it displaces becomes history, unless the journey was hurt."""
     for j in range(budget.size):
         seen = state.journeys[j, place]
         # Until the end of this, `hurt` says of which journeys the slot does not become history.
@@ -72,19 +67,20 @@ def open_slot(
         )
         for c in range(JOURNEY_COLUMNS):
             if not hurt[j, place]:
-                state.past[j, c] = state.past[j, c] * keep + seen[c]
+                state.past[j, c] = state.past[j, c] * _KEEP + seen[c]
             seen[c] = 0.0
-    for row in range(state.counts[STEPS]):
-        if not hurt[state.steps[row].journey, place]:
-            for c in range(COLUMNS):
-                state.base[row, c] *= keep
+    # A base comes before its other versions: what they add is forgotten from the next slot on.
     for row in range(state.counts[STEPS]):
         known = state.steps[row]
+        history = not hurt[known.journey, place]
+        if history:
+            for c in range(COLUMNS):
+                state.base[row, c] *= _KEEP
         if known.seen >> place & 1:
             known.seen ^= 1 << place
             seen = state.recent[row, place]
             for c in range(COLUMNS):
-                if not hurt[known.journey, place]:
+                if history:
                     state.base[known.base, c] += seen[c]
                 seen[c] = 0.0
     for j in range(budget.size):
@@ -195,10 +191,21 @@ def _z(hits: float, of: float, hits_before: float, of_before: float) -> float:
 
 @kernel
 def _t(
-    now: npt.NDArray[np.float64], n: float, past: npt.NDArray[np.float64], m: float, drift: float
+    now: npt.NDArray[np.float64],
+    n: float,
+    past: npt.NDArray[np.float64],
+    m: float,
+    drift: float,
+    least: float,
 ) -> float:
-    """Welch's t of log(1 + ms), with room for drift; of so many attempts now and before."""
+    """Welch's t of log(1 + ms), with room for drift; of so many attempts now and before.
+
+    0 where it is surely not above `least`.
+    """
     mean, before = now[LOG] / now[ATTEMPTS], past[LOG] / past[ATTEMPTS]
+    # The root below is at least the drift: of most steps that is enough to know.
+    if mean - before <= least * drift:
+        return 0.0
     spread = max(now[SQUARES] / now[ATTEMPTS] - mean * mean, 0.0) + VARIANCE_FLOOR
     spread_before = max(past[SQUARES] / past[ATTEMPTS] - before * before, 0.0) + VARIANCE_FLOOR
     return (mean - before) / np.sqrt(spread / n + spread_before / m + drift * drift)
@@ -266,25 +273,31 @@ def _sum_steps(
                     sums.past[i, row, c] = state.base[row, c]
     for row in range(state.counts[STEPS]):
         known = state.steps[row]
-        if not sums.wanted[known.base]:
+        base = np.int64(known.base)
+        if not sums.wanted[base]:
             continue
+        # Of a stop nothing but attempts is known.
+        columns = 1 if known.version == STOP else COLUMNS
+        seen, journey = known.seen, np.int64(known.journey)
         if sums.seen[row]:
+            begin = 0
             for i in range(lengths.size):
-                for c in range(COLUMNS):
-                    sums.now[i, row, c] = 0.0
-        for age in range(SLOTS):
+                for c in range(columns):
+                    sums.now[i, row, c] = sums.now[i - 1, row, c] if i > 0 else 0.0
+                for age in range(begin, lengths[i]):
+                    place = (newest - age) % SLOTS
+                    if seen >> place & 1:
+                        for c in range(columns):
+                            sums.now[i, row, c] += state.recent[row, place, c]
+                begin = lengths[i]
+        for age in range(lengths[0], SLOTS):
             place = (newest - age) % SLOTS
-            if known.seen >> place & 1 == 0:
+            if seen >> place & 1 == 0 or hurt[journey, place]:
                 continue
-            seen = state.recent[row, place]
-            history = not hurt[known.journey, place]
             for i in range(lengths.size):
-                if age < lengths[i]:
-                    for c in range(COLUMNS):
-                        sums.now[i, row, c] += seen[c]
-                elif history:
-                    for c in range(COLUMNS):
-                        sums.past[i, known.base, c] += seen[c]
+                if age >= lengths[i]:
+                    for c in range(columns):
+                        sums.past[i, base, c] += state.recent[row, place, c]
 
 
 @kernel
@@ -324,7 +337,7 @@ def _enough(limits: Limits, saturated: npt.NDArray[np.int64], service: int) -> f
 
 
 @kernel
-def weigh(
+def _weigh(
     state: State,
     newest: int,
     lengths: npt.NDArray[np.int64],
@@ -361,20 +374,24 @@ def weigh(
     count = 0
     for i in range(lengths.size):
         now, past, begun = sums.now[i], sums.past[i], sums.begun
+        tries, each, each_past = sums.journeys_past[i, 0], 1.0, 1.0
         for row in range(used):
             begun[row] = 0.0
         for row in range(used):
             if sums.seen[row]:
                 begun[state.steps[row].base] += now[row, SPANS]
+        journey = NIL
         for row in range(used):
             if not sums.seen[row]:
                 continue
             known = state.steps[row]
-            journey, base = known.journey, known.base
-            tries = sums.journeys_past[i, journey]
-            # What one attempt stands for: chance goes by attempts, harm by what they stand for.
-            each = stands_for(sums.journeys_now[i, journey])
-            each_past = stands_for(tries)
+            base = known.base
+            if known.journey != journey:
+                journey = np.int64(known.journey)
+                tries = sums.journeys_past[i, journey]
+                # What one attempt stands for: chance goes by attempts, harm by what they stand for.
+                each = stands_for(sums.journeys_now[i, journey])
+                each_past = stands_for(tries)
             if known.version == STOP:
                 parent = known.first
                 hits, before, of = now[row, ATTEMPTS], past[row, ATTEMPTS], past[parent, SPANS]
@@ -392,10 +409,10 @@ def weigh(
             enough = _enough(limits, saturated, known.first)
             n, m = now[row, ATTEMPTS] / each, past[base, ATTEMPTS] / each_past
             if n >= limits.visits and m >= HISTORY_MIN:
-                more_ms = now[row, MS] / now[row, ATTEMPTS] - past[base, MS] / past[base, ATTEMPTS]
-                t = _t(now[row], n, past[base], m, limits.drift) if more_ms > 0 else 0.0
                 least = limits.t * enough
-                if t > least:
+                t = _t(now[row], n, past[base], m, limits.drift, least)
+                more_ms = now[row, MS] / now[row, ATTEMPTS] - past[base, MS] / past[base, ATTEMPTS]
+                if t > least and more_ms > 0:
                     usual_ms = tries[DURATION] / max(tries[TRIES], 1.0)
                     harm = now[row, ATTEMPTS] * more_ms / max(usual_ms, 1e-6) * (1 - 1 / t)
                     count = _note(state, out, count, row, LATENCY, harm, n, t / least)
@@ -532,7 +549,7 @@ def _opinion(
 
 
 @kernel
-def judge(
+def _judge(
     state: State,
     newest: int,
     minute: int,
@@ -544,26 +561,12 @@ def judge(
     found: Evidence,
     out: Verdicts,
 ) -> None:
-    """Says who is to blame now, journey by journey.
-
-    Args:
-        state: The stage's; `score` is written.
-        newest: The slot it is.
-        minute: The minute it is.
-        lengths: How many of the last slots are compared with all before them, ascending.
-        hurt: Shape (journeys, SLOTS): which ones are no history; those that a cause is named for
-            are none from now on.
-        limits: What is enough.
-        saturated: Text codes of the services of which less is enough.
-        sums: Room.
-        found: Room for two rows a step and length.
-        out: Where the verdicts are written.
-    """
+    """Says who is to blame now, journey by journey."""
     journeys, windows = out.counts.shape
     for j in range(journeys):
         for w in range(windows):
             out.counts[j, w] = 0
-    if not weigh(state, newest, lengths, hurt, limits, saturated, sums, found):
+    if not _weigh(state, newest, lengths, hurt, limits, saturated, sums, found):
         return
     for j in range(journeys):
         if not sums.burns[j]:
@@ -591,3 +594,56 @@ def judge(
             # What is shortest began last: more would take good minutes out of history.
             for age in range(lengths[shortest]):
                 hurt[j, (newest - age) % SLOTS] = True
+
+
+@kernel
+def move(
+    state: State,
+    step: int,
+    last: int,
+    slot: int,
+    minute: int,
+    fresh: bool,  # noqa: FBT001 - a kernel takes no keywords
+    lengths: npt.NDArray[np.int64],
+    hurt: npt.NDArray[np.bool_],
+    budget: npt.NDArray[np.float64],
+    limits: Limits,
+    saturated: npt.NDArray[np.int64],
+    sums: Sums,
+    found: Evidence,
+    out: Verdicts,
+) -> None:
+    """Moves the clock on by some steps: what begins begins, and verdicts are given.
+
+    Args:
+        state: The stage's; `score` is written.
+        step: The first one, in units of `EVERY_SECONDS`.
+        last: The last one.
+        slot: The one it was before.
+        minute: The one it was before.
+        fresh: Whether there is more to judge by than at the last verdict.
+        lengths: How many of the last slots are compared with all before them, ascending.
+        hurt: Shape (journeys, SLOTS): which ones are no history; those that a cause is named for
+            are none from now on.
+        budget: Shape (journeys,): share of attempts that may be bad.
+        limits: What is enough.
+        saturated: Text codes of the services of which less is enough.
+        sums: Room.
+        found: Room for two rows a step and length.
+        out: Where the verdicts are written.
+    """
+    for now in range(step, last + 1):
+        before, slot = slot, now * EVERY_SECONDS // SLOT_SECONDS
+        minute_before, minute = minute, now * EVERY_SECONDS // 60
+        if minute > minute_before:
+            for row in range(state.counts[CAUSES]):
+                state.ring[row, minute % RING] = 0
+        if slot > before:
+            _open_slot(state, slot % SLOTS, hurt, budget, limits.support)
+            # Without attempts a verdict fades once its slots have passed.
+            for j in range(out.counts.shape[0]):
+                for w in range(out.counts.shape[1]):
+                    fresh |= out.counts[j, w] > 0
+        if fresh:
+            _judge(state, slot, minute, lengths, hurt, limits, saturated, sums, found, out)
+            fresh = False
