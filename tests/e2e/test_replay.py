@@ -12,9 +12,11 @@ from rich.console import Console
 from tests.scenario import START, Event, Span, record, trace_request
 
 from outcome_exporter import otlp_file
+from outcome_exporter.config import load
 from outcome_exporter.errors import DecodeError, LogCorrupt
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import Encoding, Kind
+from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.replay import Replay, replay
 from outcome_exporter.units import DAY, HOUR, MINUTE, SECOND
 
@@ -142,6 +144,31 @@ def test_a_kept_log_is_judged_with_its_arrivals(config, tmp_path):
     assert done.pipeline.slos.totals.events[1].tolist() == [1_000_000, 1_000_000]
     assert not done.pipeline.outcomes.pending.any()
     assert "50.0000%" in text
+
+
+def test_the_time_that_the_exporter_was_away_is_judged_as_it_was(config, tmp_path):
+    """Attempts that waited meanwhile had the time of grace to be achieved in."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    now = [START]
+    log = DurableLog(folder, max_bytes=1 << 30, keep_nanoseconds=DAY, now=lambda: now[0])
+    live = Pipeline(load(config))
+
+    def take(kind: Kind, payload: bytes, minute: float) -> None:
+        now[0] = START + round(minute * MINUTE)
+        live.ingest(log.append(kind, Encoding.NONE, payload))
+
+    ordered = record(0, START, [Event("ordered", "e", START + MINUTE, trace=1)]).payload
+    order = Span(1, 1, START - SECOND, START, name="POST /order")
+    take(Kind.START, b"", 0)
+    take(Kind.TRACES, trace_request([order]), 0)
+    # Away for an hour, at the end of which the sender delivers what it kept.
+    take(Kind.START, b"", 60)
+    take(Kind.CLOUDEVENTS, ordered, 60.5)
+    log.close()
+    again, _ = run(config, folder / "log.db")
+    assert live.slos.totals.events[1].tolist() == [1_000_000, 0]
+    assert again.pipeline.slos.totals.events.tolist() == live.slos.totals.events.tolist()
 
 
 @pytest.mark.parametrize(
