@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from outcome_exporter import budgets, burn
 from outcome_exporter.config.slos import Slo, StandaloneSlo
@@ -217,9 +218,20 @@ class Slos:
 
     def events(self, slo: int) -> tuple[float, float]:
         """Good and bad events since the beginning; of a composite, those of its parts."""
-        parts = [part for part, _ in self._components.get(slo, [])] or [slo]
-        good, bad = self.totals.events[parts].sum(axis=0).tolist()
+        good, bad = self._events(slo).tolist()
         return good / MILLIONTHS, bad / MILLIONTHS
+
+    def _events(self, slo: int) -> npt.NDArray[np.int64]:
+        """Good and bad, in millionths. A composite's own total is what its parts of now lack."""
+        parts = [part for part, _ in self._components.get(slo, [])]
+        events: npt.NDArray[np.int64] = self.totals.events[[slo, *parts]].sum(axis=0)
+        return events
+
+    def _all_events(self) -> npt.NDArray[np.int64]:
+        events = self.totals.events.copy()
+        for slo in self._components:
+            events[slo] = self._events(slo)
+        return events
 
     # Checkpoints
 
@@ -240,6 +252,7 @@ class Slos:
             "sums": self._windows.sums,
             "minute": np.array([self.minute], np.int64),
             **{f"total_{name}": array for name, array in self.totals._asdict().items()},
+            "events": self._all_events(),
         }
 
     def restore(self, arrays: Arrays, moved: Moved) -> None:
@@ -265,7 +278,22 @@ class Slos:
             if (slo, int(self._windows.minutes[w])) not in known
         }
         self._sum_anew(sorted(missing))
+        self._go_on_from(arrays, moved)
         self._load_histories()
+
+    def _go_on_from(self, arrays: Arrays, moved: Moved) -> None:
+        """No SLO that stays counts back or leaps, even if it is made of others than before."""
+        if "events" not in arrays:  # of a version whose composites had no total of their own
+            return
+        stays = moved.slos >= 0
+        shown = dict(zip(moved.slos[stays].tolist(), arrays["events"][stays], strict=True))
+        for slo, events in shown.items():
+            if slo not in self._components:
+                self.totals.events[slo] = events
+        for slo in self._components:
+            if slo in shown:
+                self.totals.events[slo] = 0
+                self.totals.events[slo] = shown[slo] - self._events(slo)
 
     def _load_histories(self) -> None:
         """Reads the minutes back, where an SLO needs them at all."""

@@ -338,6 +338,41 @@ def test_a_reload_goes_on_with_what_waits_and_loses_nothing(tmp_path):
         assert counters(engine) == events
 
 
+def composite(*parts):
+    made_of = [{"slo": part} for part in parts]
+    return {"slos": [{"name": "all", "objective": 99, "sli": {"composite": made_of}}]}
+
+
+def test_a_composite_whose_parts_change_never_counts_back_nor_leaps(tmp_path):
+    clock = Clock()
+    journeys = [journey(name, outcome=False) for name in "abc"]
+    before = config(*journeys, **composite("a-success", "b-success"))
+    after = config(*journeys, **composite("b-success", "c-success"))
+
+    def good(engine):
+        return shown(engine, series.SLO_EVENTS)["all", "good"]
+
+    with running(tmp_path, before, clock) as engine:
+        for count, name in ((5, "a"), (3, "b"), (9, "c")):
+            send(engine, name, clock, count=count)
+        pass_time(engine, clock, 3)
+        assert good(engine) == 8
+        engine.reload(after)
+        assert good(engine) == 8
+        send(engine, "a", clock)
+        send(engine, "b", clock)
+        send(engine, "c", clock)
+        pass_time(engine, clock, 3)
+        assert good(engine) == 10
+        checkpoint(engine)
+    with running(tmp_path, before, clock) as engine:
+        until(lambda: engine.not_ready() is None)
+        assert good(engine) == 10
+        send(engine, "a", clock)
+        pass_time(engine, clock, 3)
+        assert good(engine) == 11
+
+
 def test_a_reload_whose_checkpoint_fails_keeps_the_old_configuration_and_says_so(tmp_path):
     clock, before = Clock(), config(journey("a", outcome=False))
     with running(tmp_path, before, clock) as engine:
