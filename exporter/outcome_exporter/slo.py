@@ -187,14 +187,19 @@ class Slos:
             )
         ]
 
-    def _window(self, slo: int, length: int) -> tuple[float, float]:
-        """Good and bad of a window of an SLO that keeps its minutes, or of a composite."""
-        parts = self._components.get(slo)
+    def _window(
+        self, slo: int, length: int, also: tuple[budgets.Span, ...] = ()
+    ) -> tuple[float, float]:
+        """Good and bad of a window of an SLO that keeps its minutes, or of a composite.
+
+        Takes out what its corrections say, and `also` those of a composite that it is part of.
+        """
+        parts, corrections = self._components.get(slo), (*self._corrections[slo], *also)
         if parts is not None:
-            return _mean((self._window(part, length), weight) for part, weight in parts)
+            return _mean((self._window(part, length, corrections), w) for part, w in parts)
         counts, first, slices = self._minutes(slo, length)
-        if self._corrections[slo]:
-            counts -= budgets.corrected(counts, first, self._corrections[slo])
+        if corrections:
+            counts -= budgets.corrected(counts, first, corrections)
         return budgets.judged(counts, first, self.slos[slo].budgeting, slices)
 
     def _minutes(self, slo: int, length: int) -> tuple[budgets.Counts, int, int]:
@@ -210,10 +215,13 @@ class Slos:
 
     def corrected_events(self, slo: int) -> tuple[float, float]:
         """Good and bad events of the SLO's own window that corrections take out."""
-        if not self._corrections[slo]:
-            return 0.0, 0.0
-        counts, first, _ = self._minutes(slo, self.slos[slo].window)
-        good, bad = budgets.corrected(counts, first, self._corrections[slo]).sum(axis=1).tolist()
+        sums = np.zeros(2, np.int64)
+        for part in [part for part, _ in self._components.get(slo, [])] or [slo]:
+            corrections = {*self._corrections[slo], *self._corrections[part]}
+            if corrections:
+                counts, first, _ = self._minutes(part, self.slos[slo].window)
+                sums += budgets.corrected(counts, first, corrections).sum(axis=1)
+        good, bad = sums.tolist()
         return good / MILLIONTHS, bad / MILLIONTHS
 
     def events(self, slo: int) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from outcome_exporter.config import Config
 from outcome_exporter.config.slos import Budgeting, Calendar
 from outcome_exporter.model import BUCKET, VERDICT
 from outcome_exporter.pipeline import Pipeline
-from outcome_exporter.units import DAY, MILLIONTHS, MINUTE, SECOND
+from outcome_exporter.units import DAY, HOUR, MILLIONTHS, MINUTE, SECOND
 
 NOW = 1_711_850_400 // 60
 """Sunday 31 March 2024, 04:00 in Berlin: an hour after its clocks went forward."""
@@ -197,6 +197,18 @@ def test_a_composite_is_the_weighted_mean_of_its_parts(one, other, weights):
             mean = sum(share * weight for share, weight in busy) / sum(w for _, w in busy)
             assert slo.sli(good, bad) == pytest.approx(mean)
     assert sum(pipeline.slos.events(2)) == sum(count for _, _, count in one + other)
+
+
+def test_a_correction_of_a_composite_takes_its_minutes_out_of_its_parts_there_alone():
+    maintenance = {"start": iso(NOW - 30), "end": iso(NOW - 19)}
+    correction = {"slos": ["s1"], **maintenance}
+    composite = {"sli": {"composite": [{"slo": "s0"}]}}
+    config = config_of({}, composite, corrections=[correction])
+    pipeline, _ = pipeline_of(config, [(20, 1, 7), (40, 0, 3)])
+    assert window(pipeline, 0, HOUR) == (3, 7)
+    assert window(pipeline, 1, HOUR) == (3, 0)
+    assert pipeline.slos.corrected_events(0) == (0, 0)
+    assert pipeline.slos.corrected_events(1) == (0, 7)
 
 
 ZONES = st.sampled_from(
