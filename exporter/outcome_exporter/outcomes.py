@@ -22,6 +22,7 @@ from outcome_exporter.model import (
     ATTEMPT,
     CLAIM,
     JOIN_KEYS_MAX,
+    NO_VALUE,
     VERDICT,
     Table,
 )
@@ -220,7 +221,9 @@ class Outcomes:
         self._events = Recent.restore(limits.remembered, part(arrays, "events"), seed)
         stays = moved.journeys >= 0
         for name in _BY_JOURNEY:
-            getattr(self, name)[moved.journeys[stays]] = arrays[f"journey_{name}"][stays]
+            # Money of one currency is none of another.
+            kept = stays & moved.same_currency if name in _MONEY else stays
+            getattr(self, name)[moved.journeys[kept]] = arrays[f"journey_{name}"][kept]
         for old, name in enumerate(event_types):
             if name in self._plan.event_types:
                 new = self._plan.event_types.index(name)
@@ -257,6 +260,9 @@ class Outcomes:
             relabelled = np.flatnonzero(alive)
             relabelled = relabelled[~moved.same_labels[rows["journey"][relabelled]]]
             rows["labels"][relabelled] = 0
+        if moved.journeys.size:
+            same_money = moved.same_currency[np.where(alive, rows["journey"], 0)]
+            rows["value"][alive & ~same_money] = 0 if name == "attempts" else NO_VALUE
         journeys = (
             moved.journeys[np.where(alive, rows["journey"], 0)]
             if moved.journeys.size
@@ -307,7 +313,8 @@ class Outcomes:
         self.pending[:] = np.bincount(journeys, minlength=self.pending.size)[: self.pending.size]
 
 
-_BY_JOURNEY = ("durations", "duration_sum", "value", "mean")
+_MONEY = ("value", "mean")
+_BY_JOURNEY = ("durations", "duration_sum", *_MONEY)
 
 
 def _written(out: k.Output) -> Settled:

@@ -130,6 +130,7 @@ class Plan:
         """What the numbers of journeys and SLOs stand for, as JSON."""
         return {
             "journeys": [[journey.name, list(journey.labels)] for journey in self.journeys],
+            "currencies": {j.name: j.value.currency for j in self.journeys if j.value is not None},
             "slos": [slo.name for _, slo in self.slos],
             "first_slo": self.joins.first_slo.tolist(),
             "event_types": list(self.event_types),
@@ -232,6 +233,8 @@ class Moved(NamedTuple):
     """New number of each old journey; -1 where it is gone."""
     same_labels: npt.NDArray[np.bool_]
     """Whether a journey that stays has the same labels."""
+    same_currency: npt.NDArray[np.bool_]
+    """Whether its money is in the same currency."""
     slos: Longs
     """New number of each old SLO; -1 where it is gone."""
     first_slo: Longs
@@ -244,9 +247,16 @@ class Moved(NamedTuple):
         """From one `Plan.names()` to another."""
         journeys = [name for name, _ in new["journeys"]]
         labels = dict(new["journeys"])
+        now = new["currencies"]
+        was = old.get("currencies", now)  # a state of before does not say
         return cls(
             journeys=_longs(journeys.index(n) if n in labels else -1 for n, _ in old["journeys"]),
-            same_labels=np.array([labels.get(n) == was for n, was in old["journeys"]], np.bool_),
+            same_labels=np.array(
+                [labels.get(n) == named for n, named in old["journeys"]], np.bool_
+            ),
+            same_currency=np.array(
+                [now.get(n) == was.get(n) for n, _ in old["journeys"]], np.bool_
+            ),
             slos=_longs(new["slos"].index(n) if n in new["slos"] else -1 for n in old["slos"]),
             first_slo=_longs(old["first_slo"]),
             same_dimensions=old["dimensions"] == new["dimensions"],

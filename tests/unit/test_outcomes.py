@@ -102,6 +102,24 @@ def under(pipeline: Pipeline, *journeys, **sections) -> Pipeline:
     return fresh
 
 
+def test_money_of_a_currency_that_was_left_is_not_shown_as_that_of_the_new_one():
+    euros = {**VALUED, "value": {"event": "data.total", "currency": "EUR"}}
+    arrivals = [
+        paid(0, "a", trace=1, total=40),
+        try_(1, 0),
+        try_(2, 2, status=2),
+        paid(14, "b", trace=3, total=7),
+    ]
+    before = run(config(VALUED), arrivals, START + 15 * SECOND)
+    assert money(before) == {"achieved": 40, "at_risk": 40, "lost": 0}
+    moved = under(before, euros)
+    moved.ingest(record(9, *try_(3, 15)))
+    moved.advance(START + HOUR)
+    assert reasons(moved) == {"ok": 2, "error": 1}
+    assert money(moved) == {"achieved": 0, "at_risk": 0, "lost": 0}
+    assert money(under(before, {**VALUED, "title": "Pay"})) == money(before)
+
+
 def test_events_keep_their_type_when_journeys_move():
     pipeline = run(config(RETURN, CHECKOUT), [paid(0, trace=9)])
     moved = under(pipeline, CHECKOUT)
