@@ -433,6 +433,8 @@ class Blame:
         self._restore_steps(arrays, journeys, same=bool(same))
         keep = _staying(arrays["causes"], journeys)[: state.causes.size - 4 * state.past.shape[0]]
         causes = arrays["causes"][keep].copy()
+        # Money of one currency is none of another.
+        causes["value"][~moved.same_currency[causes["journey"]]] = 0
         causes["journey"] = journeys[causes["journey"]]
         state.counts[steps.CAUSES] = causes.size
         state.causes[: causes.size] = causes

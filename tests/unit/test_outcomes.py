@@ -5,6 +5,7 @@ from tests.scenario import START, Event, Span, config, read, reasons, record, ru
 
 from outcome_exporter import series
 from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import HOUR, MINUTE, SECOND
 
 CHECKOUT = {
@@ -102,6 +103,14 @@ def under(pipeline: Pipeline, *journeys, **sections) -> Pipeline:
     return fresh
 
 
+def test_an_attempt_whose_event_nobody_waits_for_any_more_is_fine():
+    before = run(config(VALUED), [try_(1, 0), try_(2, 2, status=2)], START + 15 * SECOND)
+    alone = {name: value for name, value in VALUED.items() if name not in ("outcome", "value")}
+    moved = under(before, alone)
+    moved.advance(START + HOUR)
+    assert reasons(moved) == {"ok": 1, "error": 1}
+
+
 def test_money_of_a_currency_that_was_left_is_not_shown_as_that_of_the_new_one():
     euros = {**VALUED, "value": {"event": "data.total", "currency": "EUR"}}
     arrivals = [
@@ -117,6 +126,10 @@ def test_money_of_a_currency_that_was_left_is_not_shown_as_that_of_the_new_one()
     moved.advance(START + HOUR)
     assert reasons(moved) == {"ok": 2, "error": 1}
     assert money(moved) == {"achieved": 0, "at_risk": 0, "lost": 0}
+    blamed = snapshot(moved)[series.BLAME_VALUE]
+    assert {s.labels[1] for s in blamed} == {"EUR"}
+    assert sum(s.value for s in blamed) == 0
+    assert sum(s.value for s in snapshot(before)[series.BLAME_VALUE]) == 40
     assert money(under(before, {**VALUED, "title": "Pay"})) == money(before)
 
 

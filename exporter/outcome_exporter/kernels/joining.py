@@ -502,6 +502,22 @@ def _mark_used(state: Outcomes, row: int) -> None:
             return
 
 
+@kernel
+def _finish_alone(
+    plan: JoinPlan, state: Outcomes, attempt: Row, moment: Moment, out: Output
+) -> None:
+    """Ends an attempt of a journey without an outcome event, for which nothing is waited."""
+    journey = np.int64(attempt.journey)
+    slow = 0 <= plan.slow_above[journey] < attempt.end - attempt.start
+    reason = ERROR if attempt.error else (SLOW if slow else OK)
+    _finish(state, attempt, reason, moment)
+    if reason == OK:
+        _tell_good(attempt, attempt.end, out)
+    if plan.has_value[journey]:
+        fate = LOST if attempt.error else ACHIEVED
+        _add_value(state, journey, fate, attempt.value, attempt.weight)
+
+
 @allocating
 def add_attempts(
     plan: JoinPlan, state: Outcomes, attempts: Table, moment: Moment, out: Output
@@ -546,13 +562,7 @@ def add_attempts(
             _tell_bad(state, attempt, value, ERROR if attempt.error else SLOW, attempt.end, out)
         if plan.within[journey] < 0:
             _judge(plan, attempt, value, NO_VALUE, moment, out)
-            reason = ERROR if attempt.error else (SLOW if slow else OK)
-            _finish(state, attempt, reason, moment)
-            if reason == OK:
-                _tell_good(attempt, attempt.end, out)
-            if plan.has_value[journey]:
-                fate = LOST if attempt.error else ACHIEVED
-                _add_value(state, journey, fate, value, attempt.weight)
+            _finish_alone(plan, state, attempt, moment, out)
         elif claim >= 0:
             _achieve(plan, state, attempt, state.claims.rows[claim], moment, out)
             _mark_used(state, claim)
@@ -655,6 +665,22 @@ def by_sequence(rows: Table, places: npt.NDArray[np.int64]) -> npt.NDArray[np.in
     return places[np.argsort(order)]
 
 
+@kernel
+def _finish_missed(
+    plan: JoinPlan, state: Outcomes, attempt: Row, moment: Moment, out: Output
+) -> None:
+    """Ends an attempt whose event never came."""
+    journey = np.int64(attempt.journey)
+    slow = 0 <= plan.slow_above[journey] < attempt.end - attempt.start
+    if not attempt.error and not slow:
+        deadline = attempt.start + plan.within[journey]
+        _tell_bad(state, attempt, attempt.value, MISSED, deadline, out)
+    _finish(state, attempt, ERROR if attempt.error else MISSED, moment)
+    # A retry that still waits may save the money; the last of them answers for it.
+    if plan.has_value[journey] and not _has_mate(state.attempts, attempt):
+        _add_value(state, journey, LOST, attempt.value, attempt.weight)
+
+
 @allocating
 def expire_attempts(
     plan: JoinPlan,
@@ -672,14 +698,10 @@ def expire_attempts(
         if final > moment.second:
             schedule(state.attempts.wheel, row, final if due < 0 else min(due, final))
             continue
-        slow = 0 <= plan.slow_above[journey] < attempt.end - attempt.start
-        if not attempt.error and not slow:
-            deadline = attempt.start + plan.within[journey]
-            _tell_bad(state, attempt, attempt.value, MISSED, deadline, out)
-        _finish(state, attempt, ERROR if attempt.error else MISSED, moment)
-        # A retry that still waits may save the money; the last of them answers for it.
-        if plan.has_value[journey] and not _has_mate(state.attempts, attempt):
-            _add_value(state, journey, LOST, attempt.value, attempt.weight)
+        if plan.within[journey] < 0:  # the event that it waited for was taken out of the journey
+            _finish_alone(plan, state, attempt, moment, out)
+        else:
+            _finish_missed(plan, state, attempt, moment, out)
         state.pending[journey] -= 1
         _remove(state.attempts, row)
 
