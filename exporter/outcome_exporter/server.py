@@ -385,7 +385,8 @@ def serve(
             if signal.SIGTERM in asked or signal.SIGINT in asked:
                 break
             if asked or (watched is not None and watched.changed()):
-                asked.clear()
+                while signal.SIGHUP in asked:
+                    asked.remove(signal.SIGHUP)
                 _reload(server)
     finally:
         logger.info("stopping: finishing what was begun")
