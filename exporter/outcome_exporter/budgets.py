@@ -32,12 +32,12 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.config.slos import Budgeting, Calendar
+from outcome_exporter.kernels.buckets import BAD, GOOD
 from outcome_exporter.model import Table
 from outcome_exporter.units import MILLIONTHS, MINUTE
 
 Counts = npt.NDArray[np.int64]
 """Shape (2, minutes): good, bad; millionths of events."""
-GOOD, BAD = range(2)
 _MONTHS = {"month": 1, "quarter": 3, "year": 12}
 
 

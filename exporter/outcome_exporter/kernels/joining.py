@@ -457,6 +457,12 @@ def _judge(
     return due
 
 
+@kernel
+def _is_slow(plan: JoinPlan, attempt: Row) -> bool:
+    """Whether it took longer than its journey's `slow_above`, where there is one."""
+    return 0 <= plan.slow_above[np.int64(attempt.journey)] < attempt.end - attempt.start
+
+
 # What arrives
 
 
@@ -467,12 +473,7 @@ def _achieve(
     """An attempt and its event have met."""
     journey = np.int64(attempt.journey)
     _judge(plan, attempt, attempt.value, claim.time, moment, out)
-    slow = plan.slow_above[journey]
-    reason = OK
-    if attempt.error:
-        reason = RECOVERED
-    elif 0 <= slow < attempt.end - attempt.start:
-        reason = SLOW
+    reason = RECOVERED if attempt.error else (SLOW if _is_slow(plan, attempt) else OK)
     _finish(state, attempt, reason, moment)
     if reason == OK:
         _tell_good(attempt, max(claim.time, attempt.end), out)
@@ -508,8 +509,7 @@ def _finish_alone(
 ) -> None:
     """Ends an attempt of a journey without an outcome event, for which nothing is waited."""
     journey = np.int64(attempt.journey)
-    slow = 0 <= plan.slow_above[journey] < attempt.end - attempt.start
-    reason = ERROR if attempt.error else (SLOW if slow else OK)
+    reason = ERROR if attempt.error else (SLOW if _is_slow(plan, attempt) else OK)
     _finish(state, attempt, reason, moment)
     if reason == OK:
         _tell_good(attempt, attempt.end, out)
@@ -557,8 +557,7 @@ def add_attempts(
             if value == NO_VALUE:
                 value = state.mean[journey]
         attempt.value = value
-        slow = 0 <= plan.slow_above[journey] < duration
-        if attempt.error or slow:
+        if attempt.error or _is_slow(plan, attempt):
             _tell_bad(state, attempt, value, ERROR if attempt.error else SLOW, attempt.end, out)
         if plan.within[journey] < 0:
             _judge(plan, attempt, value, NO_VALUE, moment, out)
@@ -671,8 +670,7 @@ def _finish_missed(
 ) -> None:
     """Ends an attempt whose event never came."""
     journey = np.int64(attempt.journey)
-    slow = 0 <= plan.slow_above[journey] < attempt.end - attempt.start
-    if not attempt.error and not slow:
+    if not attempt.error and not _is_slow(plan, attempt):
         deadline = attempt.start + plan.within[journey]
         _tell_bad(state, attempt, attempt.value, MISSED, deadline, out)
     _finish(state, attempt, ERROR if attempt.error else MISSED, moment)
