@@ -181,7 +181,6 @@ class Engine:
         return {
             **shown,
             series.BUILD_INFO: [Sample((__version__,), 1.0)],
-            series.READY: [Sample((), float(self.not_ready() is None))],
             series.LOG_SIZE: [Sample((), float(self._log.size_bytes))],
             series.LOG_LAG: [Sample((), float(self._log.lag_bytes(offset)))],
             series.LOG_LAG_SECONDS: [Sample((), lag_seconds)],

@@ -220,7 +220,11 @@ SPAN_DURATION = Family(
 BUILD_INFO = Family(
     "outcome_exporter_build_info", "gauge", "Version that runs; always 1.", ("version",)
 )
-READY = Family("outcome_exporter_ready", "gauge", "1 once the log has been replayed.")
+READY = Family(
+    "outcome_exporter_ready",
+    "gauge",
+    "1 while requests are accepted and the log has been replayed.",
+)
 REQUESTS = Family(
     "outcome_exporter_requests_total",
     "counter",

@@ -99,7 +99,7 @@ class Server:
         self._page = ThreadedServer(
             metrics_app(
                 snapshot=self._snapshot,
-                ready=self._engine.not_ready,
+                ready=self._not_ready,
                 ailments=self._engine.ailments,
                 reload=self.reload,
                 config=lambda: self._engine.pipeline.config,
@@ -129,7 +129,7 @@ class Server:
             access=rpc_access,
         )
         self.ports: tuple[int, ...] = ()
-        """Of the page, OTLP over gRPC and OTLP over HTTP, once started."""
+        """Of the page, OTLP over gRPC and OTLP over HTTP, while requests are accepted."""
 
     def start(self) -> None:
         """Begins to serve.
@@ -149,6 +149,7 @@ class Server:
 
     def stop(self) -> None:
         """Finishes what was begun, checkpoints, and lets everything go."""
+        self.ports = ()
         receivers = [
             threading.Thread(target=receiver.stop, args=(GRACE_SECONDS,))
             for receiver in (self._rpc, self._web)
@@ -202,11 +203,16 @@ class Server:
         """What stopped the pipeline, if anything did."""
         return self._engine.failure
 
+    def _not_ready(self) -> str | None:
+        """None while requests are accepted and the log has been read; otherwise what is missing."""
+        return self._engine.not_ready() or (None if self.ports else "no requests are accepted")
+
     def _snapshot(self) -> Snapshot:
         with self._span("scrape"):
             servers = {"receivers.otlp.http": self._web, "metrics": self._page}
             return {
                 **self._engine.snapshot(),
+                series.READY: [Sample((), float(self._not_ready() is None))],
                 **self._counters.snapshot(),
                 **self._poller.snapshot(),
                 **process_snapshot(),

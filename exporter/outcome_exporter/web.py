@@ -6,7 +6,7 @@
     GET  /explain    likewise of a journey: `?journey=J&since=1h`
     GET  /config     the effective configuration, as YAML
     GET  /healthz    200 while the process answers, and what ails it that a restart would not mend
-    GET  /readyz     200 once the log has been replayed, until then 503 and how far it has come
+    GET  /readyz     200 while requests are accepted and the log has been read, else 503 and why
     POST /-/reload   reads the configuration file again; 500 and the problems where it cannot
 
 Everything comes in as callables, so that the application knows neither pipeline nor clock. What may
