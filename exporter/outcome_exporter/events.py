@@ -27,8 +27,10 @@ import functools
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from itertools import chain
+from operator import methodcaller
 from typing import Any
 
 from google.protobuf.message import DecodeError as ProtobufError
@@ -48,6 +50,8 @@ LEVELS_MAX = 32
 """Levels of objects and lists in one event."""
 KEY_LENGTH_MAX = 256
 """Characters in a key, an id, a source or a type; more is a mistake, and memory."""
+
+_NESTED = {dict, list}
 
 TIME_MIN = -(2**63)
 TIME_MAX = 2**63 - 1
@@ -83,6 +87,10 @@ def decode_cloudevents(payload: bytes) -> EventBatch:
         raise DecodeError("no JSON array of CloudEvents; send one event as an array of one")
     if len(array) > EVENTS_MAX:
         raise DecodeError(f"{len(array)} events; send at most {EVENTS_MAX} in one request")
+    if _excess(array):
+        for i, event in enumerate(array):
+            if excess := _excess([event]):
+                raise DecodeError(f"events[{i}]: {excess}")
     return EventBatch([_cloudevent(f"events[{i}]", event) for i, event in enumerate(array)], 0)
 
 
@@ -131,7 +139,6 @@ def _data(content_type: str | None, body: bytes) -> dict[str, Any]:
 def _cloudevent(where: str, event: Json) -> BusinessEvent:
     if not isinstance(event, dict):
         raise DecodeError(f"{where}: no JSON object; a CloudEvent is one")
-    _check_bounds(where, event, LEVELS_MAX)
     version = event.get("specversion")
     if version != SPEC_VERSION:
         raise DecodeError(f"{where}.specversion: {version!r:.50}; send {SPEC_VERSION!r}")
@@ -154,20 +161,18 @@ def _required(where: str, event: Mapping[str, Json], name: str) -> str:
     return value
 
 
-def _check_bounds(where: str, value: Json, levels: int) -> None:
-    if isinstance(value, dict):
-        if max(map(len, value), default=0) > KEY_LENGTH_MAX:
-            raise DecodeError(f"{where}: a key of more than {KEY_LENGTH_MAX} characters")
-        inside: Iterable[Json] = value.values()
-    elif isinstance(value, list):
-        inside = value
-    else:
-        return
-    if levels == 0:
-        raise DecodeError(f"{where}: more than {LEVELS_MAX} levels; flatten it")
-    for inner in inside:
-        if isinstance(inner, (dict, list)):
-            _check_bounds(where, inner, levels - 1)
+def _excess(values: Sequence[Json]) -> str | None:
+    """By what some values exceed the bounds, if they do; all those of a level at once."""
+    for _ in range(LEVELS_MAX):
+        objects = [value for value in values if type(value) is dict]
+        if max(map(len, set[str]().union(*objects)), default=0) > KEY_LENGTH_MAX:
+            return f"a key of more than {KEY_LENGTH_MAX} characters"
+        lists = [value for value in values if type(value) is list]
+        inside = chain.from_iterable(chain(map(dict.values, objects), lists))
+        values = [value for value in inside if type(value) in _NESTED]
+        if not values:
+            return None
+    return f"more than {LEVELS_MAX} levels; flatten it"
 
 
 def _time(where: str, value: Json) -> int | None:
@@ -252,7 +257,8 @@ def _with_data(where: str, event: dict[str, Json]) -> Mapping[str, Any]:
         data = strict_json.loads(body)
     except DecodeError:
         return event
-    _check_bounds(f"{where}.data_base64", data, LEVELS_MAX - 1)
+    if excess := _excess([[data]]):
+        raise DecodeError(f"{where}.data_base64: {excess}")
     return {**event, "data": data}
 
 
@@ -364,6 +370,8 @@ def lookup(path: str) -> Lookup:
     wins at each step. Lists are not entered.
     """
     dots = [at for at, character in enumerate(path) if character == "." and at]
+    if not dots:
+        return methodcaller("get", path)
     steps = [(path[:dot], lookup(path[dot + 1 :])) for dot in reversed(dots)]
 
     def find(fields: Mapping[str, Any]) -> object:

@@ -16,12 +16,12 @@ threads that decompress, decode and wait for the disk.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from anyio import CapacityLimiter, to_thread
 from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -137,7 +137,7 @@ class _Desk:
         self._max_request_bytes = max_request_bytes
         self._read_seconds = read_seconds
         self._access = access
-        self._threads = CapacityLimiter(workers)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="http worker")
         self._in_flight_bytes = 0
 
     def endpoint(self, signal: str, take: Take) -> Callable[[Request], Awaitable[Response]]:
@@ -161,7 +161,9 @@ class _Desk:
             raise Unauthenticated
         with self._lease() as hold:
             body = await self._read(request, hold)
-            taken = await to_thread.run_sync(take, request, body, limiter=self._threads)
+            loop = asyncio.get_running_loop()
+            # Not anyio's threads: 0.25 ms of CPU for a request of 32 events, not 0.32.
+            taken = await loop.run_in_executor(self._pool, take, request, body)
         self._counters.accepted(
             "http", signal, body_bytes=len(body), rejected=taken.accepted.rejected
         )

@@ -319,6 +319,7 @@ class ThreadedServer:
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
             ),
             self._crowd,
