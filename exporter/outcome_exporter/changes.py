@@ -7,7 +7,7 @@ business events, in the log's order. Output: changes of the last day, newest fir
 | --- | --- | --- | --- |
 | `deployment` | `dev.cdevents.service.deployed.*`, `….upgraded.*` | subject's id | artifact's |
 | `rollback` | `dev.cdevents.service.rolledback.*` | subject's id | artifact's |
-| `flag` | `feature_flag.evaluation`, an OTLP log event | the sender | `key=variant` |
+| `flag` | `feature_flag.evaluation`, of OTLP logs or of spans | the sender | `key=variant` |
 | as configured | `causes.changes` | a path | a path |
 
 A CDEvent comes as a CloudEvent whose `data` it is. Of the subject's id the part after the last
@@ -16,8 +16,8 @@ what follows its `@`, a digest cut to 12 digits as registries show it. `publishe
 tell no version. Events of other environments than `causes.environment` are left out.
 
 What is deployed is a change each time it is told. A flag is evaluated all the time: its variant
-is a change when no evaluation gave it for an hour and another one was given before, so that an
-experiment, whose variants are all given all the time, is none.
+is a change when no evaluation gave it for an hour and others were given for a minute before, so
+that an experiment, whose variants are all given all the time, is none.
 
 What is told twice changes nothing, since the times are the events' own. Bounded: 20 versions of
 each service and flag, `limits.changes` of these; what was told longest ago goes, and is counted.
@@ -34,16 +34,19 @@ import numpy as np
 
 from outcome_exporter.config import Config
 from outcome_exporter.events import lookup, text_of
-from outcome_exporter.model import BusinessEvent
+from outcome_exporter.model import FLAG_EVENT, BusinessEvent
 from outcome_exporter.plan import Arrays
 from outcome_exporter.units import DAY, HOUR, MINUTE, SECOND
 
 DEPLOYMENT, ROLLBACK, FLAG = "deployment", "rollback", "flag"
-FLAG_EVENT = "feature_flag.evaluation"
 KEPT = DAY
 """How long a change is told."""
 _FLAG_QUIET = HOUR
 """Without an evaluation for so long, a variant is a change when it comes again."""
+_VARIANT = ("result.variant", "variant", "result.value")
+"""Where an evaluation says what the flag gave; the second is the older name of the first."""
+_FLAG_KNOWN = MINUTE
+"""For so long a flag must have been evaluated before another variant of it is a change."""
 _TEXT_MAX = 100
 _VERSIONS_MAX = 20
 _DIGEST = re.compile(r"(?:sha\d+:)?([0-9a-f]{12})[0-9a-f]{28,}")
@@ -136,8 +139,9 @@ class Changes:
         if known is not None and time <= known.last + _FLAG_QUIET * evaluated:
             known.last = max(known.last, time)
         else:
-            # The first variant that a flag is known to give is no change; a deployment always is.
-            known = _Told(read.kind, time, time, before or (None if evaluated else ""))
+            first = min((told.began for told in versions.values()), default=time)
+            is_change = not evaluated or first <= time - _FLAG_KNOWN
+            known = _Told(read.kind, time, time, before if is_change else None)
         versions[read.version] = known
         self._told[read.service, read.flag] = versions
         self.overflow += _forget_first(versions, _VERSIONS_MAX)
@@ -149,11 +153,11 @@ class Changes:
             paths = (mapped.version, mapped.previous, mapped.flag)
             return _Read(_at(event, mapped.service), mapped.kind, *(_at(event, p) for p in paths))
         if event.type == FLAG_EVENT:
-            variant = _at(event, "data.feature_flag.result.variant")
+            said = (_at(event, f"data.feature_flag.{name}") for name in _VARIANT)
             return _Read(
                 service=event.source,
                 kind=FLAG,
-                version=variant or _at(event, "data.feature_flag.result.value"),
+                version=next(filter(None, said), ""),
                 flag=_at(event, "data.feature_flag.key"),
             )
         predicate = _CDEVENT.fullmatch(event.type)

@@ -105,6 +105,29 @@ ATTRIBUTE = np.dtype(
 )
 
 
+FLAG = np.dtype(
+    [
+        ("time", np.int64),  # of the last such evaluation
+        ("hash", np.uint64),  # of what is said, by which equal evaluations are told
+        ("resource", np.uint32),  # row of `SpanBatch.resources`
+        ("attributes_at", np.uint32),  # rows of `SpanBatch.flag_attributes`
+        ("attributes_len", np.uint32),
+    ],
+    align=True,
+)
+"""An evaluation of a feature flag that spans of a resource tell as an event."""
+FLAG_EVENT = "feature_flag.evaluation"
+"""Type of the event that an evaluation is."""
+FLAG_NAMES = (
+    "feature_flag.key",
+    "feature_flag.result.variant",
+    "feature_flag.result.value",
+    "feature_flag.variant",
+)
+"""Attributes of an evaluation; `ATTRIBUTE.key` of its rows counts these. The last one is how the
+conventions before 1.32 of OpenTelemetry call a variant, and how most SDKs still do."""
+
+
 class AttributeType(IntEnum):
     """Types of values that are read; arrays and maps are not, and count as absent."""
 
@@ -128,6 +151,9 @@ class SpanBatch(NamedTuple):
     """ATTRIBUTE: those of wanted keys, grouped by their span or resource."""
     rejected: int
     """Spans left out because a trace id or span id was zero or of the wrong length."""
+    flags: Table = np.empty(0, FLAG)
+    """FLAG, each once however often it was evaluated; a few dozen at most."""
+    flag_attributes: Table = np.empty(0, ATTRIBUTE)
     wanted: object = None
     """The keys that ATTRIBUTE.key counts, so that whoever wants others decodes again."""
 

@@ -24,6 +24,7 @@ from outcome_exporter.claims import Reader, identities
 from outcome_exporter.config import Config
 from outcome_exporter.errors import StateCorrupt
 from outcome_exporter.events import decode_cloudevents, decode_logs
+from outcome_exporter.flags import evaluations
 from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed
 from outcome_exporter.kernels.wire import decode_spans, wanted_keys
 from outcome_exporter.metrics import Metrics
@@ -143,6 +144,9 @@ class Pipeline:
         match self._decoded(record):
             case SpanBatch() as spans:
                 self.received["traces"] += spans.spans.size
+                for event in evaluations(spans):
+                    time = event.time_unix_nano or record.arrival_unix_nano
+                    self.changes.take(event, min(time, record.arrival_unix_nano))
                 self.traces.ingest(spans, record.arrival_unix_nano)
             case EventBatch() as events:
                 self.received["events"] += len(events.events)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tests.scenario import START, Event, Span, config, read, records, run
 
 from outcome_exporter import series
@@ -166,10 +167,28 @@ def evaluation(at, variant, *, key="checkout-v2", service="cart"):
     return START + at * SECOND, request.SerializeToString()
 
 
-def evaluated(requests, now=2 * HOUR):
+def evaluation_in_a_span(at, variant, *, name="feature_flag", attribute="feature_flag.variant"):
+    """An event of a span, as the hooks of OpenFeature add it."""
+    request = ExportTraceServiceRequest()
+    group = request.resource_spans.add()
+    group.resource.attributes.add(key="service.name").value.string_value = "cart"
+    began = START + at * SECOND
+    span = group.scope_spans.add().spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, name="add")
+    span.start_time_unix_nano, span.end_time_unix_nano = began, began + SECOND
+    event = span.events.add(name=name, time_unix_nano=began)
+    event.attributes.add(key="feature_flag.key").value.string_value = "checkout-v2"
+    value = event.attributes.add(key=attribute).value
+    if isinstance(variant, str):
+        value.string_value = variant
+    else:
+        value.bool_value = variant
+    return began, request.SerializeToString()
+
+
+def evaluated(requests, now=2 * HOUR, kind=Kind.LOGS):
     pipeline = Pipeline(config(BUY))
     for offset, (arrival, payload) in enumerate(requests):
-        pipeline.ingest(Record(offset, arrival, Kind.LOGS, Encoding.NONE, payload))
+        pipeline.ingest(Record(offset, arrival, kind, Encoding.NONE, payload))
     pipeline.advance(START + now)
     found = read(pipeline, series.CHANGE_INFO)
     return {labels: value - START // SECOND for labels, value in found.items()}
@@ -183,9 +202,36 @@ def test_a_flag_that_gives_another_variant_is_a_change():
     assert evaluated(requests) == {("cart", "flag", "checkout-v2=on", "checkout-v2=off"): 600}
 
 
-def test_an_experiment_whose_variants_come_all_the_time_is_one_change():
-    requests = [evaluation(at, "ab"[at // 60 % 2]) for at in range(0, 7200, 60)]
-    assert evaluated(requests) == {("cart", "flag", "checkout-v2=b", "checkout-v2=a"): 60}
+@pytest.mark.parametrize(
+    ("name", "attribute", "off", "on"),
+    [
+        ("feature_flag", "feature_flag.variant", "off", "on"),
+        ("feature_flag.evaluation", "feature_flag.result.variant", "off", "on"),
+        ("feature_flag.evaluation", "feature_flag.result.value", False, True),
+    ],
+)
+def test_a_flag_that_spans_tell_is_a_change_as_well(name, attribute, off, on):
+    said = {"name": name, "attribute": attribute}
+    requests = [
+        *(evaluation_in_a_span(at, off, **said) for at in range(0, 600, 60)),
+        *(evaluation_in_a_span(at, on, **said) for at in range(600, 1200, 60)),
+    ]
+    after, before = (f"checkout-v2={str(each).lower()}" for each in (on, off))
+    changes = evaluated(requests, kind=Kind.TRACES)
+    assert changes == {("cart", "flag", after, before): 600}
+
+
+def test_other_events_of_spans_are_no_flags():
+    requests = [
+        evaluation_in_a_span(at, "off" if at < 600 else "on", name="feature_flags")
+        for at in range(0, 1200, 60)
+    ]
+    assert evaluated(requests, kind=Kind.TRACES) == {}
+
+
+def test_an_experiment_whose_variants_come_all_the_time_is_no_change():
+    requests = [evaluation(at, "ab"[at // 30 % 2]) for at in range(0, 7200, 30)]
+    assert evaluated(requests) == {}
 
 
 def test_a_variant_that_comes_back_is_a_change_again():

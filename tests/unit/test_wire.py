@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from outcome_exporter.errors import DecodeError
-from outcome_exporter.kernels import otlp_schema
+from outcome_exporter.kernels import otlp_schema, wire
 from outcome_exporter.kernels.wire import decode_spans, wanted_keys
-from outcome_exporter.model import AttributeType
+from outcome_exporter.model import FLAG_NAMES, AttributeType
 
 NAMES = (
     "service.name",
@@ -107,6 +107,8 @@ class Decoded:
     spans: list = field(default_factory=list)
     resources: list = field(default_factory=list)
     rejected: int = 0
+    flags: dict = field(default_factory=dict)
+    """When each evaluation, by its resource and attributes, came last; in order of the first."""
 
 
 TYPES = {
@@ -128,11 +130,31 @@ def by_protobuf(payload, names=NAMES):
     for resource, resource_spans in enumerate(request.resource_spans):
         decoded.resources.append(wanted_of(resource_spans.resource.attributes, names))
         for span in itertools.chain.from_iterable(s.spans for s in resource_spans.scope_spans):
+            for event in span.events:
+                note_flag(decoded.flags, resource, event)
             if is_valid(span.trace_id, 16) and is_valid(span.span_id, 8):
                 decoded.spans.append(span_of(span, resource, names))
             else:
                 decoded.rejected += 1
     return decoded
+
+
+def note_flag(flags, resource, event):
+    rows = wanted_of(event.attributes, FLAG_NAMES)
+    count = len(rows)
+    if any(name.endswith("variant") for name, _, _ in rows):
+        rows = [row for row in rows if row[0] != "feature_flag.result.value"]
+    texts = [value.encode() if isinstance(value, str) else value for _, _, value in rows]
+    long = any(isinstance(text, bytes) and len(text) > wire.FLAG_TEXT_MAX for text in texts)
+    evaluation = resource, tuple(rows)
+    if (
+        event.name in {"feature_flag", "feature_flag.evaluation"}
+        and 0 < count <= wire.FLAG_ROWS_MAX
+        and not long
+        and (evaluation in flags or len(flags) < wire.FLAGS_MAX)
+    ):
+        time = min(event.time_unix_nano, TIME_MAX)
+        flags[evaluation] = max(flags.get(evaluation, 0), time)
 
 
 def is_valid(identifier, length):
@@ -210,7 +232,21 @@ def read(batch, payload, names):
         for span in batch.spans
     ]
     assert sorted(taken) == list(range(len(rows))), "every row belongs to one span or resource"
+    decoded.flags = flags_of(batch, raw)
     return decoded
+
+
+def flags_of(batch, raw):
+    found = {}
+    for flag in batch.flags:
+        at = int(flag["attributes_at"])
+        rows = batch.flag_attributes[at : at + int(flag["attributes_len"])]
+        evaluation = tuple(attribute_of(raw, row, FLAG_NAMES) for row in rows)
+        if any(name.endswith("variant") for name, _, _ in evaluation):
+            evaluation = tuple(row for row in evaluation if row[0] != "feature_flag.result.value")
+        found[int(flag["resource"]), evaluation] = int(flag["time"])
+    assert len(found) == len(batch.flags), "each evaluation once"
+    return found
 
 
 def text_of(raw, at, length):
@@ -276,11 +312,28 @@ def add_span(scope_spans, rng):
     if rng.random() < 0.5:
         event = span.events.add(time_unix_nano=start, name="exception")
         add_attributes(event.attributes, rng)
+    for _ in range(rng.randrange(3)):
+        add_evaluation(span.events.add(time_unix_nano=start + rng.randrange(99)), rng)
     if rng.random() < 0.5:
         link = span.links.add(trace_id=rng.randbytes(16), span_id=rng.randbytes(8), flags=1)
         add_attributes(link.attributes, rng)
     span.status.code = rng.randrange(3)
     span.status.message = rng.choice(["", "card declined", "Karte abgelehnt: Übertrag"])
+
+
+def add_evaluation(event, rng):
+    event.name = rng.choice(["feature_flag", "feature_flag.evaluation", "feature_flag.evaluated"])
+    for _ in range(rng.choice([1, 2, 2, 3, wire.FLAG_ROWS_MAX, wire.FLAG_ROWS_MAX + 1])):
+        value = event.attributes.add(key=rng.choice([*FLAG_NAMES, "feature_flag.set.id"])).value
+        match rng.randrange(8):
+            case 0:
+                value.bool_value = True
+            case 1:
+                value.int_value = 1
+            case 2:
+                value.string_value = "x" * (wire.FLAG_TEXT_MAX + rng.randrange(2))
+            case _:
+                value.string_value = rng.choice(["on", "off", "new-checkout", "grün, 日本語"])
 
 
 def add_attributes(attributes, rng):
@@ -684,6 +737,21 @@ def test_refusal_says_what_and_where():
 def test_more_attributes_than_keys_still_fit():
     wanted = wanted_keys(["k"])
     assert len(decode_spans(in_span(attribute(b"k", TEXT) * 500), wanted).attributes) == 500
+
+
+def test_evaluations_of_flags_are_bounded_and_each_is_kept_once():
+    request = ExportTraceServiceRequest()
+    for number in range(4 * wire.FLAGS_MAX):
+        spans = request.resource_spans.add().scope_spans.add().spans
+        event = spans.add(trace_id=b"t" * 16, span_id=b"s" * 8).events.add(name="feature_flag")
+        event.time_unix_nano = number
+        event.attributes.add(key="feature_flag.key").value.string_value = "new-checkout"
+    again = request.resource_spans[3].scope_spans[0].spans[0].events.add()
+    again.CopyFrom(request.resource_spans[3].scope_spans[0].spans[0].events[0])
+    again.time_unix_nano = 1_000
+    flags = decode_spans(request.SerializeToString(), WANTED).flags
+    assert flags["resource"].tolist() == list(range(wire.FLAGS_MAX))
+    assert flags["time"].tolist() == [0, 1, 2, 1_000, *range(4, wire.FLAGS_MAX)]
 
 
 def test_shortest_attributes_still_fit():
