@@ -328,6 +328,8 @@ class Engine:
             self._checkpoint(must=True)
             pipeline = Pipeline(config, buckets, self._seed)
             pipeline.restore(*self.pipeline.dump(), self.pipeline.next_offset)
+            if pipeline.second is not None and self._unread_records() <= 0:
+                pipeline.show_from(pipeline.second)  # before that nothing has been shown
         except Exception as error:  # noqa: BLE001 - whoever asked is told, the old one goes on
             self._reload_ok = False
             done.set_exception(error)

@@ -94,6 +94,9 @@ class Pipeline:
         self._reader = Reader(self.plan, self.traces.pack_labels)
         self.second: int | None = None
         """The clock, in seconds since 1970; None before the first record."""
+        self._birth = config.exposition.birth // SECOND
+        self.shown_born = 0
+        """Series born in this second or before are shown, however long `birth` is now."""
         self.next_offset = 0
         """Offset of the log up to which the state accounts for it."""
         self.received = {"traces": 0, "events": 0, "metrics": 0}
@@ -181,6 +184,7 @@ class Pipeline:
         if self.second is None:
             return
         now = max(arrival // SECOND, self.second)
+        self.show_from(now)
         self.outcomes.grace_until = now + self.config.time.grace // SECOND
         self.traces.forgive(now + 1)
 
@@ -274,6 +278,23 @@ class Pipeline:
         self.blame.give(settled.bad, self.second)
         self.suspects.give(settled.good, settled.bad)
 
+    # What is shown
+
+    def shows(self, born: int) -> bool:
+        """Whether a series born at a second is shown with its value, and no more as 0."""
+        if self.second is None or born <= self.shown_born:
+            return True
+        return self.second >= born + self.config.exposition.birth // SECOND
+
+    def show_from(self, second: int) -> None:
+        """This configuration's `birth` holds from a second on; what was shown stays shown.
+
+        Until then the `birth` of before held, which a checkpoint keeps. A series that fell back to
+        0 because `birth` was raised would be a counter that was reset (G5).
+        """
+        self.shown_born = max(self.shown_born, second - self._birth)
+        self._birth = self.config.exposition.birth // SECOND
+
     # Checkpoints
 
     def dump(self) -> tuple[dict[str, Any], Arrays]:
@@ -282,6 +303,8 @@ class Pipeline:
             "version": STATE_VERSION,
             "names": self.plan.names(),
             "second": self.second,
+            "birth": self._birth,
+            "shown_born": self.shown_born,
             "received": self.received,
             "skewed_events": self.skewed_events,
         }
@@ -320,6 +343,9 @@ class Pipeline:
             )
         moved = Moved.between(meta["names"], self.plan.names())
         self.second = meta["second"]
+        # A state of before does not say.
+        self._birth = meta.get("birth", self._birth)
+        self.shown_born = meta.get("shown_born", self.shown_born)
         self.received.update(meta["received"])
         self.skewed_events = meta["skewed_events"]
         self.next_offset = next_offset

@@ -58,11 +58,6 @@ def snapshot(pipeline: Pipeline) -> Snapshot:
     }
 
 
-def _shown(pipeline: Pipeline, born: int) -> bool:
-    birth = pipeline.config.exposition.birth // SECOND
-    return pipeline.second is None or pipeline.second >= born + birth
-
-
 def _exemplar(hi: int, lo: int, time: int) -> Exemplar | None:
     return Exemplar(f"{hi:016x}{lo:016x}", 1.0, time) if hi or lo else None
 
@@ -74,7 +69,7 @@ def _attempts(pipeline: Pipeline) -> Iterator[Sample]:
     for row in pipeline.outcomes.combinations:
         j = int(row["journey"])
         journey = pipeline.plan.journeys[j]
-        shown = _shown(pipeline, int(row["born"]))
+        shown = pipeline.shows(int(row["born"]))
         texts = pipeline.traces.label_values(j, int(row["labels"]))
         for reason, name in enumerate(REASONS):
             outcome = "good" if reason == OK else "bad"
@@ -139,7 +134,7 @@ def _blame_families(pipeline: Pipeline) -> dict[series.Family, Sequence[Sample]]
     for row in pipeline.blame.causes:
         journey = pipeline.plan.journeys[int(row["journey"])]
         cause = _cause(pipeline, *(int(row[name]) for name in _CAUSE_FIELDS))
-        shown = _shown(pipeline, int(row["born"]))
+        shown = pipeline.shows(int(row["born"]))
         trace = (int(row[name]) for name in ("trace_hi", "trace_lo", "time"))
         exemplar = _exemplar(*trace) if shown else None
         count = int(row["count"]) / MILLIONTHS if shown else 0.0
@@ -360,14 +355,14 @@ def _span_labels(pipeline: Pipeline, row: Row) -> tuple[str, str, str, str]:
 
 def _span_calls(pipeline: Pipeline) -> Iterator[Sample]:
     for row in pipeline.spanmetrics.rows:
-        count = int(row["counts"].sum()) if _shown(pipeline, int(row["born"])) else 0
+        count = int(row["counts"].sum()) if pipeline.shows(int(row["born"])) else 0
         yield Sample(_span_labels(pipeline, row), float(count))
 
 
 def _span_durations(pipeline: Pipeline) -> Iterator[Sample]:
     nothing = (0.0,) * (len(BOUNDS_MS) + 1)
     for row in pipeline.spanmetrics.rows:
-        shown = _shown(pipeline, int(row["born"]))
+        shown = pipeline.shows(int(row["born"]))
         counts = tuple(float(count) for count in row["counts"]) if shown else nothing
         total = int(row["sum"]) / SECOND if shown else 0.0
         yield Sample(_span_labels(pipeline, row), Histogram(_SPAN_BOUNDS, counts, total))

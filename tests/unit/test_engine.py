@@ -337,6 +337,52 @@ def test_a_reload_goes_on_with_what_waits_and_loses_nothing(tmp_path):
         assert counters(engine) == events
 
 
+@pytest.mark.parametrize("how", ["reload", "restart", "restart without a checkpoint"])
+def test_a_longer_birth_takes_back_no_series_that_was_shown(tmp_path, how):
+    """Their counters would fall to 0, which Prometheus takes for a reset."""
+    clock = Clock()
+    short, long = (
+        config(journey("a", outcome=False), journey("b", outcome=False), exposition={"birth": b})
+        for b in ("10s", "1h")
+    )
+
+    def failures(engine):
+        calls = shown(engine, series.SPAN_CALLS).items()
+        causes = shown(engine, series.BLAME).items()
+        return (
+            {labels[1]: value for labels, value in calls if labels[3] == "STATUS_CODE_ERROR"},
+            {labels[2]: value for labels, value in causes if labels[2]},
+        )
+
+    with running(tmp_path, short, clock) as engine:
+        pass_time(engine, clock, 1)
+        checkpoint(engine)
+        send(engine, "a", clock, error=True, count=3)
+        pass_time(engine, clock, 12)
+        send(engine, "b", clock, error=True, count=2)
+        pass_time(engine, clock, 3)
+        seen = {"a": 3, "b": 0}
+        assert failures(engine) == (seen, seen)
+        if how == "reload":
+            engine.reload(long)
+            assert failures(engine) == (seen, seen)
+            engine.reload(long)
+            assert failures(engine) == (seen, seen)
+        elif how == "restart":
+            checkpoint(engine)
+    for _ in range(2):
+        with running(tmp_path, long, clock) as engine:
+            until(lambda: engine.not_ready() is None)
+            assert failures(engine) == (seen, seen)
+            # What is born later, or was not shown yet, waits as long as is said now.
+            pass_time(engine, clock, 600)
+            assert failures(engine) == (seen, seen)
+            checkpoint(engine)
+    with running(tmp_path, long, clock) as engine:
+        pass_time(engine, clock, 3_600)
+        assert failures(engine) == ({"a": 3, "b": 2}, {"a": 3, "b": 2})
+
+
 def composite(*parts):
     made_of = [{"slo": part} for part in parts]
     return {"slos": [{"name": "all", "objective": 99, "sli": {"composite": made_of}}]}
