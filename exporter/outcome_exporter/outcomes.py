@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from outcome_exporter.kernels import joining as k
 from outcome_exporter.kernels.hashing import Seed
+from outcome_exporter.kernels.labels import relabel
 from outcome_exporter.kernels.pool import NIL, Pool, collect, next_busy, schedule
 from outcome_exporter.kernels.recent import Recent, remember_all
 from outcome_exporter.model import (
@@ -243,6 +244,7 @@ class Outcomes:
     def _restore_combinations(self, rows: Table, moved: Moved) -> None:
         keep = (moved.journeys >= 0) & moved.same_labels
         rows = rows[keep[rows["journey"]]].copy()
+        relabel(rows, np.arange(rows.size), moved.label_places)
         rows["journey"] = moved.journeys[rows["journey"]]
         self._make_room(rows.size)
         self._combinations[: rows.size] = rows
@@ -257,9 +259,7 @@ class Outcomes:
         if name == "attempts":
             # Changed criteria of an SLO hold from now on; a bit may stand for another one.
             self._renumber_pending(rows, moved)
-            relabelled = np.flatnonzero(alive)
-            relabelled = relabelled[~moved.same_labels[rows["journey"][relabelled]]]
-            rows["labels"][relabelled] = 0
+            relabel(rows, np.flatnonzero(alive), moved.label_places)
         if moved.journeys.size:
             same_money = moved.same_currency[np.where(alive, rows["journey"], 0)]
             rows["value"][alive & ~same_money] = 0 if name == "attempts" else NO_VALUE

@@ -232,7 +232,10 @@ class Moved(NamedTuple):
     journeys: Longs
     """New number of each old journey; -1 where it is gone."""
     same_labels: npt.NDArray[np.bool_]
-    """Whether a journey that stays has the same labels."""
+    """Whether a journey that stays has the same labels, in whatever order."""
+    label_places: Longs
+    """Shape (old journeys, LABELS_MAX): new place of each label of those that have the same ones,
+    -1 otherwise."""
     same_currency: npt.NDArray[np.bool_]
     """Whether its money is in the same currency."""
     slos: Longs
@@ -247,13 +250,17 @@ class Moved(NamedTuple):
         """From one `Plan.names()` to another."""
         journeys = [name for name, _ in new["journeys"]]
         labels = dict(new["journeys"])
+        same = [n in labels and sorted(labels[n]) == sorted(named) for n, named in old["journeys"]]
+        places = np.full((len(same), LABELS_MAX), -1, np.int64)
+        for j, (name, named) in enumerate(old["journeys"]):
+            if same[j]:
+                places[j, : len(named)] = [labels[name].index(label) for label in named]
         now = new["currencies"]
         was = old.get("currencies", now)  # a state of before does not say
         return cls(
             journeys=_longs(journeys.index(n) if n in labels else -1 for n, _ in old["journeys"]),
-            same_labels=np.array(
-                [labels.get(n) == named for n, named in old["journeys"]], np.bool_
-            ),
+            same_labels=np.array(same, np.bool_),
+            label_places=places,
             same_currency=np.array(
                 [now.get(n) == was.get(n) for n, _ in old["journeys"]], np.bool_
             ),

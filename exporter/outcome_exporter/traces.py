@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from outcome_exporter.kernels import assembly
 from outcome_exporter.kernels.attributes import Batch
+from outcome_exporter.kernels.labels import LABEL_BITS
 from outcome_exporter.kernels.pool import Pool, collect, next_busy, schedule
 from outcome_exporter.kernels.recent import Recent
 from outcome_exporter.kernels.texts import Texts
@@ -195,12 +196,12 @@ class Traces:
 
     def label_values(self, journey: int, packed: int) -> tuple[str, ...]:
         """The texts of a journey's labels."""
-        return tuple(
-            self._label_texts.text(
-                int(self._labels.values[journey * LABELS_MAX + n, packed >> 10 * n & 1023])
-            )
-            for n in range(len(self._plan.journeys[journey].labels))
-        )
+        mask = (1 << LABEL_BITS) - 1
+        codes = [
+            packed >> LABEL_BITS * n & mask for n in range(len(self._plan.journeys[journey].labels))
+        ]
+        values = self._labels.values[journey * LABELS_MAX :]
+        return tuple(self._label_texts.text(int(values[n, code])) for n, code in enumerate(codes))
 
     def pack_labels(self, journey: int, values: list[str]) -> int:
         """The code of a journey's label values, for attempts that begin with an event."""
@@ -210,7 +211,7 @@ class Traces:
             place = journey * LABELS_MAX + n
             code = assembly.label_code(self._labels, place, source, 0, source.size)
             self.counts[assembly.LABELS_OVERFLOW] += code == 1
-            packed |= int(code) << 10 * n
+            packed |= int(code) << LABEL_BITS * n
         return packed
 
     # Checkpoints
@@ -247,7 +248,7 @@ class Traces:
             pool.load(arrays[name])
         spans = np.zeros(self.spans.used, np.bool_)
         candidates = np.zeros(self.candidates.used, np.bool_)
-        assembly.adopt(self._pools(), moved.journeys, moved.same_labels, spans, candidates)
+        assembly.adopt(self._pools(), moved.journeys, moved.label_places, spans, candidates)
         self.spans.release(spans)
         self.candidates.release(candidates)
         self.traces.release(self._alive())
@@ -268,10 +269,11 @@ class Traces:
         texts = Texts.restore(0, part(arrays, "labels"), self._plan.seed)
         values, counts = arrays["label_values"], arrays["label_counts"]
         places = [
-            (int(new) * LABELS_MAX + n, old * LABELS_MAX + n)
+            (int(new) * LABELS_MAX + int(place), old * LABELS_MAX + n)
             for old, new in enumerate(moved.journeys)
-            if new >= 0 and moved.same_labels[old]
-            for n in range(LABELS_MAX)
+            if new >= 0
+            for n, place in enumerate(moved.label_places[old])
+            if place >= 0
         ]
         self._labels = self._empty_labels(counts[[old for _, old in places]])
         for new, old in places:

@@ -112,7 +112,7 @@ def checkpoint(engine):
 _trace = iter(range(1, 1 << 62))
 
 
-def send(engine, name, clock, *, error=False, count=1, parent=b""):
+def send(engine, name, clock, *, error=False, count=1, parent=b"", **attributes):
     request = ExportTraceServiceRequest()
     spans = request.resource_spans.add().scope_spans.add().spans
     for _ in range(count):
@@ -125,6 +125,8 @@ def send(engine, name, clock, *, error=False, count=1, parent=b""):
             start_time_unix_nano=clock.now - SECOND,
             end_time_unix_nano=clock.now,
         )
+        for key, value in attributes.items():
+            span.attributes.add(key=key).value.string_value = value
         if error:
             span.status.code = Status.STATUS_CODE_ERROR
     engine._log.append(Kind.TRACES, Encoding.NONE, request.SerializeToString())
@@ -335,6 +337,52 @@ def test_a_reload_goes_on_with_what_waits_and_loses_nothing(tmp_path):
     with running(tmp_path, after, clock) as engine:
         until(lambda: engine.not_ready() is None)
         assert counters(engine) == events
+
+
+@pytest.mark.parametrize("how", ["reload", "restart"])
+def test_labels_in_another_order_go_on_where_they_were(tmp_path, how):
+    """Also those of attempts that wait: for their event, or for their trace to be quiet."""
+    clock = Clock()
+
+    def labelled(name, *labels):
+        return {**journey(name, within="60s"), "labels": {label: label for label in labels}}
+
+    before = config(labelled("a", "tier", "region", "shop"), labelled("b", "x"))
+    after = config(labelled("b", "x"), labelled("a", "shop", "tier", "region"))
+
+    def counts(engine):
+        return {
+            (found["tier"], found["region"], found["shop"], sample.labels[2]): sample.value
+            for sample in engine.snapshot()[series.ATTEMPTS]
+            for found in [dict(zip(sample.extra, sample.labels[3:], strict=True))]
+            if sample.labels[0] == "a" and sample.value
+        }
+
+    with running(tmp_path, before, clock) as engine:
+        send(engine, "a", clock, error=True, count=3, tier="gold", region="eu")
+        send(engine, "a", clock, error=True, tier="iron", region="us", shop="s")
+        pass_time(engine, clock, 120)
+        settled = {("gold", "eu", "", "error"): 3, ("iron", "us", "s", "error"): 1}
+        assert counts(engine) == settled
+        send(engine, "a", clock, error=True, tier="gold", region="eu")
+        pass_time(engine, clock, 5)
+        send(engine, "a", clock, error=True, tier="iron", region="us", shop="s")
+        if how == "reload":
+            engine.reload(after)
+            assert counts(engine) == settled
+        else:
+            checkpoint(engine)
+    with running(tmp_path, after, clock) as engine:
+        until(lambda: engine.not_ready() is None)
+        assert counts(engine) == settled
+        send(engine, "a", clock, error=True, tier="gold", region="eu")
+        send(engine, "a", clock, error=True, tier="eu", region="gold")
+        pass_time(engine, clock, 300)
+        assert counts(engine) == {
+            ("gold", "eu", "", "error"): 5,
+            ("iron", "us", "s", "error"): 2,
+            ("eu", "gold", "", "error"): 1,
+        }
 
 
 @pytest.mark.parametrize("how", ["reload", "restart", "restart without a checkpoint"])

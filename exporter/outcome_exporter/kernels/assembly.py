@@ -34,6 +34,7 @@ from outcome_exporter.kernels.attributes import (
 from outcome_exporter.kernels.glob import matches
 from outcome_exporter.kernels.hashing import Seed, combine, home, mix
 from outcome_exporter.kernels.jit import allocating, inlined, kernel
+from outcome_exporter.kernels.labels import LABEL_BITS, repacked
 from outcome_exporter.kernels.pool import NIL, Free, Wheel, expect, give, schedule, take
 from outcome_exporter.kernels.recent import RecentArrays, expect_memory, remember, seen
 from outcome_exporter.kernels.texts import LENGTH_MAX, NONE, OTHER, TextArrays, find, intern
@@ -100,7 +101,6 @@ _SIDE_BY_SIDE = 16
 _FETCHED = 64
 """Spans of a trace that are, at most."""
 
-_LABEL_BITS = 10
 _SECOND = 1_000_000_000
 _INT = int(AttributeType.INT)
 _STATUS_ERROR = 2
@@ -301,7 +301,7 @@ def _fill(
             source, at, length = text_of(batch, attribute, scratch)
             code = label_code(labels, journey * LABELS_MAX + n, source, at, length)
             counts[LABELS_OVERFLOW] += code == OTHER
-            packed |= np.uint64(code) << np.uint64(_LABEL_BITS * n)
+            packed |= np.uint64(code) << np.uint64(LABEL_BITS * n)
     attempt.labels = packed
     at = np.int64(row.tracestate_at)
     attempt.weight = adjusted_count(batch.payload, at, at + np.int64(row.tracestate_len))
@@ -887,7 +887,7 @@ def _give_candidates(pools: Pools, candidate: int) -> None:
 def adopt(
     pools: Pools,
     journeys: npt.NDArray[np.int64],
-    same_labels: npt.NDArray[np.bool_],
+    label_places: npt.NDArray[np.int64],
     spans: npt.NDArray[np.bool_],
     candidates: npt.NDArray[np.bool_],
 ) -> None:
@@ -896,7 +896,8 @@ def adopt(
     Args:
         pools: The stage's rows, restored.
         journeys: New number of each journey; -1 where it is gone, with its candidates.
-        same_labels: Whether a journey has the same labels; otherwise its candidates lose theirs.
+        label_places: Shape (journeys, LABELS_MAX): new place of each label's codes; -1 where
+            candidates lose them.
         spans: Shape of the pool: whether a row is held; written.
         candidates: Likewise.
     """
@@ -916,8 +917,7 @@ def adopt(
                 after = np.int64(attempt.next)
                 journey = journeys[attempt.journey]
                 if journey >= 0:
-                    if not same_labels[attempt.journey]:
-                        attempt.labels = 0
+                    attempt.labels = repacked(attempt.labels, label_places[attempt.journey])
                     attempt.journey = journey
                     attempt.next = NIL
                     if tail < 0:
