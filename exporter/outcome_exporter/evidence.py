@@ -1,9 +1,9 @@
 """Why bad attempts were judged and blamed as they were: what the pipeline remembers, for JSON.
 
 Read from the memory of the `blame` stage and its history at the moment of asking; the last
-`limits.explained` bad attempts are there. History leaves out minutes in which the journey was
-hurt, so it says what was usual before. Resources are those of the minutes before the verdict, so
-long as they are kept.
+`limits.explained` bad attempts are there, since the last start or reload. History leaves out
+minutes in which the journey was hurt, so it says what was usual before. Resources are those of the
+minutes before the verdict, so long as they are kept.
 """
 
 from collections import Counter, defaultdict
@@ -64,12 +64,14 @@ def _journey(pipeline: Pipeline, asked: Asked) -> object | None:
         }
         for cause, found in sorted(by_cause.items(), key=lambda pair: (-len(pair[1]), pair[0]))
     ]
+    remembered_from = pipeline.remembered_from or 0
     forgotten = int(pipeline.blame.memory.counts[k.TOLDS]) > everything.size
     return {
         "journey": asked.journey,
         "since_seconds": asked.since // SECOND,
         "bad": int(rows.size),
         "forgotten_before": int(everything["time"].min()) // SECOND if forgotten else None,
+        "remembered_from": remembered_from if from_time < remembered_from * SECOND else None,
         "causes": causes,
         **_around(pipeline, names.index(asked.journey)),
     }

@@ -235,6 +235,13 @@ def _print_journey(console: Console, found: dict[str, Any]) -> None:
     if found["forgotten_before"] is not None:
         moment = _moment(found["forgotten_before"])
         console.print(Text(f"Attempts before {moment} are forgotten (limits.explained).", "yellow"))
+    elif found.get("remembered_from") is not None:  # an exporter of before does not say
+        moment = _moment(found["remembered_from"])
+        sentence = (
+            f"Attempts before {moment} are not in this answer: with each start and reload of the "
+            "exporter, remembering begins anew."
+        )
+        console.print(Text(sentence, "yellow"))
     for cause in found["causes"]:
         named = cause["cause"]
         who = "Nobody is blamed" if named["kind"] == "unattributed" else _name(named)

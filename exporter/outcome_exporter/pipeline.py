@@ -94,6 +94,8 @@ class Pipeline:
         self._reader = Reader(self.plan, self.traces.pack_labels)
         self.second: int | None = None
         """The clock, in seconds since 1970; None before the first record."""
+        self.remembered_from: int | None = None
+        """Second from which on what `explain` tells is known: this process's, or its reload's."""
         self._birth = config.exposition.birth // SECOND
         self.shown_born = 0
         """Series born in this second or before are shown, however long `birth` is now."""
@@ -224,7 +226,7 @@ class Pipeline:
         """Moves the clock on, second by second where something is due; never back."""
         target = now_unix_nano // SECOND
         if self.second is None:
-            self.second = target
+            self.second = self.remembered_from = target
             self.slos.begin(target // 60)
             self.metrics.begin(target)
             self.resources.advance(target)
@@ -342,7 +344,8 @@ class Pipeline:
                 "run the version that wrote it, or start with an empty storage folder"
             )
         moved = Moved.between(meta["names"], self.plan.names())
-        self.second = meta["second"]
+        # What was judged before lies behind the checkpoint, and is read no more.
+        self.second = self.remembered_from = meta["second"]
         # A state of before does not say.
         self._birth = meta.get("birth", self._birth)
         self.shown_born = meta.get("shown_born", self.shown_born)

@@ -183,6 +183,26 @@ def test_the_oldest_are_forgotten_first_and_that_is_said():
     assert found["forgotten_before"] is not None
 
 
+def test_where_it_remembers_less_than_was_asked_for_it_says_from_when_on(pipeline, monkeypatch):
+    def told(asker, since):
+        found = asked(asker, journey="buy", since=since)
+        return printed(monkeypatch, found, journey="buy", since=since)
+
+    def sentence(second):
+        return f"Attempts before {explain._moment(second)} are not in this answer: with each start"
+
+    began, now = START // SECOND, pipeline.second
+    assert sentence(began) in told(pipeline, "1d")
+    assert "not in this answer" not in told(pipeline, f"{now - began}s")
+    reloaded = Pipeline(config())
+    reloaded.restore(*pipeline.dump(), pipeline.next_offset)
+    reloaded.advance((now + 600) * SECOND)
+    text = told(reloaded, "1h")
+    assert "buy: 0 bad attempts in the last 1 h." in text
+    assert sentence(now) in text
+    assert "not in this answer" not in told(reloaded, "10m")
+
+
 @pytest.mark.parametrize("trace_id", ["12", "zz" * 16, "0" * 33])
 def test_what_is_no_trace_id_is_refused(trace_id):
     with pytest.raises(ValueError, match="32 hexadecimal digits"):
