@@ -190,11 +190,27 @@ def requests_of(exporter):
     }
 
 
-def test_a_message_above_the_limit_is_resource_exhausted(exporter, call):
+@pytest.mark.parametrize("size", [LIMIT_BYTES + 1, LIMIT_BYTES * 5 // 4])
+def test_a_message_above_the_limit_is_too_large_and_its_sender_is_told_the_limit(
+    exporter, call, size
+):
+    before = requests_of(exporter)
+    error = refusal_of(call, TRACES, random.Random(8).randbytes(size))
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    status = details_of(error)
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    assert status.message == "the request is larger than 1048576 bytes; send smaller batches"
+    assert not status.details  # without RetryInfo nobody tries again
+    too_large = ("traces", "too_large")
+    assert requests_of(exporter) == {**before, too_large: before[too_large] + 1}
+    assert exporter.inbox.records == []
+
+
+def test_a_message_far_above_the_limit_is_resource_exhausted(exporter, call):
     before = requests_of(exporter)
     # To the handler about one in seven looks as if its sender had sent nothing.
     for _ in range(30):
-        error = refusal_of(call, TRACES, random.Random(8).randbytes(LIMIT_BYTES + 1))
+        error = refusal_of(call, TRACES, random.Random(8).randbytes(LIMIT_BYTES * 5 // 4 + 1))
         assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     aborted = ("traces", "aborted")
     wait_until(lambda: requests_of(exporter)[aborted] == before[aborted] + 30)
@@ -220,6 +236,14 @@ def test_a_message_above_the_usual_4_mib_fits_when_configured_so():
     finally:
         receiver.stop(1)
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_limit_beyond_what_grpc_can_count_is_no_error():
+    receiver = GrpcReceiver(
+        Inbox(), ReceiverCounters(), address="127.0.0.1:0", max_request_bytes=4 << 30
+    )
+    assert receiver.start()
+    receiver.stop(0)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,13 @@ Requests beyond the places wait in the transport, bounded by HTTP/2's flow contr
 of concurrent requests is not used: it answers RESOURCE_EXHAUSTED, which senders do not try again.
 Requests that have come whole but are too many bytes together are asked to come again.
 
-Known limit: the C core checks `max_receive_message_length` only once a message has come whole, so
-that at the worst PLACES of the largest messages are in memory.
+What is too large is refused where every request is, so that its sender is told the limit and it is
+counted as what it is. The C core, which cuts a call off without our knowing why, gets a limit of
+its own further up.
+
+Known limit: the C core checks it only once a message has come whole, so that at the worst PLACES of
+the largest messages that it lets in are in memory: 32 of the largest that are accepted. A message
+above even the core's limit is refused in gRPC's words, and counted as aborted.
 """
 
 import threading
@@ -40,8 +45,12 @@ from outcome_exporter.receive.signals import SIGNALS, Signal
 
 WORKERS = 16
 """Requests that are handed over at once: as many share one write to the disk."""
-PLACES = 32
+PLACES = 25
 """Requests whose message is waited for, or waits to be handed over."""
+CORE_LIMIT = 5 / 4
+"""Of the largest request: what the C core lets in, to be refused here."""
+CORE_BYTES_MAX = (1 << 31) - 1
+"""The C core's limit is an int."""
 READ_SECONDS = 60.0
 """Time for a message to come whole."""
 HURRY_SECONDS = 2.0
@@ -80,12 +89,13 @@ class GrpcReceiver:
         self._intake = intake
         self._counters = counters
         self._address = address
+        core_limit_bytes = min(int(CORE_LIMIT * max_request_bytes), CORE_BYTES_MAX)
         self._pool = ThreadPoolExecutor(places, thread_name_prefix=f"grpc {address}")
         self._server = grpc.server(
             self._pool,
             handlers=[_handler(signal, partial(self._export, signal)) for signal in SIGNALS],
             options=[
-                ("grpc.max_receive_message_length", max_request_bytes),
+                ("grpc.max_receive_message_length", core_limit_bytes),
                 ("grpc.per_message_decompression", 0),
                 ("grpc.max_concurrent_streams", places),
                 ("grpc.max_allowed_incoming_connections", CONNECTIONS_MAX),
