@@ -350,11 +350,11 @@ class Engine:
         except (LogCorrupt, StateCorrupt):
             raise  # trying again would not mend it
         except StorageError as error:
-            logger.exception("the checkpoint failed; the log keeps what it would have held")
             self._checkpoint_failures += 1
             self._checkpoint_problem = str(error)
             if must:
-                raise
+                raise  # whoever needs it says so
+            logger.exception("the checkpoint failed; the log keeps what it would have held")
         else:
             self._checkpoint_problem = ""
             self._checkpoint_nano = self._tried_nano

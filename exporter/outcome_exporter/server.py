@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,14 @@ from outcome_exporter.clock import SteadyClock
 from outcome_exporter.config import Config
 from outcome_exporter.config.process import Listener, Tls
 from outcome_exporter.engine import Engine
-from outcome_exporter.errors import ConfigError, OutcomeExporterError, Problem, StorageError
+from outcome_exporter.errors import (
+    ConfigError,
+    LogCorrupt,
+    OutcomeExporterError,
+    Problem,
+    StateCorrupt,
+    StorageError,
+)
 from outcome_exporter.intake import DurableIntake
 from outcome_exporter.kernels.hashing import Seed
 from outcome_exporter.log import DurableLog
@@ -349,6 +356,10 @@ class WatchedFile:
         self._seen = content
         return True
 
+    def look_again(self) -> None:
+        """Whatever the content is at the next look, it is a change."""
+        self._seen = None
+
     def _content(self) -> bytes | None:
         try:
             return self._path.read_bytes()
@@ -356,12 +367,46 @@ class WatchedFile:
             return None
 
 
+class Reloading:
+    """When the configuration is taken over: on request, and when a watched file has changed.
+
+    What the storage refused is tried again at each look, for its disk may have room by then; an
+    error of the file itself waits for another content.
+    """
+
+    def __init__(self, reload: Callable[[], None], watched: WatchedFile | None) -> None:
+        self._reload = reload
+        self._watched = watched
+        self._said = ""
+        """Why the last try failed that will be made again."""
+
+    def look(self, *, asked: bool) -> None:
+        """Reloads if somebody asked for it or the file says so; errors are logged."""
+        if not asked and not (self._watched and self._watched.changed()):
+            return
+        said, self._said = self._said, ""
+        try:
+            self._reload()
+        except ConfigError as error:
+            for problem in error.problems:
+                logger.error("not reloaded: %s", problem.in_file(error.file))  # noqa: TRY400 - no bug, no traceback
+        except OutcomeExporterError as error:
+            # The same reason every second would fill the disk that is perhaps full.
+            if asked or str(error) != said:
+                logger.error("not reloaded: %s", error)  # noqa: TRY400
+            # What is damaged stays so: the next checkpoint stops the exporter.
+            if self._watched and not isinstance(error, LogCorrupt | StateCorrupt):
+                self._watched.look_again()
+                self._said = str(error)
+
+
 def serve(
     config_path: Path, log_format: diagnostics.Format = "text", *, watch: bool = False
 ) -> None:
     """Serves until SIGTERM or SIGINT; SIGHUP reloads the configuration.
 
-    With `watch`, a change of the file's content does so, too, within LOOK_SECONDS.
+    With `watch`, a change of the file's content does so, too, within LOOK_SECONDS; one that the
+    storage refuses is tried again as often.
 
     Raises:
         ConfigError: The configuration cannot work.
@@ -374,6 +419,7 @@ def serve(
     # Before the server reads the file: what changes meanwhile is then seen, not missed.
     watched = WatchedFile(config_path) if watch else None
     server = Server(config_path)
+    reloading = Reloading(server.reload, watched)
     wake = threading.Event()
     asked: list[int] = []
 
@@ -390,10 +436,11 @@ def serve(
             wake.clear()
             if signal.SIGTERM in asked or signal.SIGINT in asked:
                 break
-            if asked or (watched is not None and watched.changed()):
-                while signal.SIGHUP in asked:
-                    asked.remove(signal.SIGHUP)
-                _reload(server)
+            hung_up = False
+            while signal.SIGHUP in asked:
+                asked.remove(signal.SIGHUP)
+                hung_up = True
+            reloading.look(asked=hung_up)
     finally:
         logger.info("stopping: finishing what was begun")
         overdue = threading.Timer(DEADLINE_SECONDS, _give_up)
@@ -404,16 +451,6 @@ def serve(
         logger.info("stopped")
     if server.failure:
         raise StorageError(str(server.failure)) from server.failure
-
-
-def _reload(server: Server) -> None:
-    try:
-        server.reload()
-    except ConfigError as error:
-        for problem in error.problems:
-            logger.error("not reloaded: %s", problem.in_file(error.file))  # noqa: TRY400 - no bug, no traceback
-    except OutcomeExporterError as error:
-        logger.error("not reloaded: %s", error)  # noqa: TRY400
 
 
 def _give_up() -> None:

@@ -1,10 +1,11 @@
-"""Whether a file has changed, as an exporter that watches its configuration asks."""
+"""Whether a file has changed, as an exporter that watches its configuration asks, and what then."""
 
 import os
 
 import pytest
 
-from outcome_exporter.server import WatchedFile
+from outcome_exporter.errors import ConfigError, Problem, StateCorrupt, StorageError
+from outcome_exporter.server import Reloading, WatchedFile
 
 
 @pytest.fixture
@@ -63,3 +64,66 @@ def test_a_file_that_is_gone_is_waited_for(file):
     file.unlink()
     file.write_text("second")
     assert watched.changed()
+
+
+class Reloads:
+    """Of an exporter that watches a file: how many there were, and what was logged."""
+
+    def __init__(self, file, log, *, watch=True):
+        self.fails = None
+        self.count = 0
+        self._log = log
+        self._reloading = Reloading(self._reload, WatchedFile(file) if watch else None)
+
+    def _reload(self):
+        self.count += 1
+        if self.fails:
+            raise self.fails
+
+    def look(self, *, asked=False):
+        """Reloads at a look, and what it logged."""
+        before = self.count
+        self._log.clear()
+        self._reloading.look(asked=asked)
+        return self.count - before, [record.getMessage() for record in self._log.records]
+
+
+@pytest.fixture
+def reloads(file, caplog):
+    return Reloads(file, caplog)
+
+
+def test_what_the_storage_refused_is_tried_again_at_each_look_and_said_once(file, reloads):
+    reloads.fails = StorageError("the disk is full")
+    assert reloads.look() == (0, [])
+    written(file)
+    assert reloads.look() == (1, ["not reloaded: the disk is full"])
+    assert reloads.look() == (1, [])
+    reloads.fails = StorageError("the disk is gone")
+    assert reloads.look() == (1, ["not reloaded: the disk is gone"])
+    reloads.fails = None
+    assert reloads.look() == (1, [])
+    assert reloads.look() == (0, [])
+    file.write_text("third")
+    reloads.fails = StorageError("the disk is gone")
+    assert reloads.look() == (1, ["not reloaded: the disk is gone"])
+
+
+def test_who_asks_is_told_each_time_and_a_file_nobody_watches_is_not_tried_again(file, caplog):
+    for watch in (True, False):
+        reloads = Reloads(file, caplog, watch=watch)
+        reloads.fails = StorageError("the disk is full")
+        for _ in range(2):
+            assert reloads.look(asked=True) == (1, ["not reloaded: the disk is full"])
+        assert reloads.look() == (int(watch), [])
+
+
+def test_an_error_of_the_file_waits_for_another_content_and_so_does_damage(file, reloads):
+    for fails, said in (
+        (ConfigError("c.yaml", [Problem("slos", "are wrong", "")]), "c.yaml: slos: are wrong"),
+        (StateCorrupt("it is damaged"), "it is damaged"),
+    ):
+        reloads.fails = fails
+        file.write_text(said)
+        assert reloads.look() == (1, [f"not reloaded: {said}"])
+        assert reloads.look() == (0, [])
