@@ -19,6 +19,7 @@ from outcome_exporter.kernels.hashing import Seed
 from outcome_exporter.kernels.labels import relabel
 from outcome_exporter.kernels.pool import NIL, Pool, collect, next_busy, schedule
 from outcome_exporter.kernels.recent import Recent, remember_all
+from outcome_exporter.kernels.waiting import Heaps, Side, relink
 from outcome_exporter.model import (
     ATTEMPT,
     CLAIM,
@@ -65,8 +66,8 @@ class Outcomes:
         )
         self.attempts = Pool(ATTEMPT)
         self.claims = Pool(CLAIM)
-        self._attempt_chains = _empty_chains(self.attempts.rows.size, plan.seed)
-        self._claim_chains = _empty_chains(self.claims.rows.size, plan.seed)
+        self._attempt_heaps = _empty_heaps(self.attempts.rows.size, plan.seed)
+        self._claim_heaps = _empty_heaps(self.claims.rows.size, plan.seed)
         self._settled = Recent(config.limits.remembered, plan.seed)
         self._events = Recent(config.limits.remembered, plan.seed)
         self.grace_until = 0
@@ -96,8 +97,8 @@ class Outcomes:
 
     def _state(self) -> k.Outcomes:
         return k.Outcomes(
-            attempts=_side(self.attempts, self._attempt_chains),
-            claims=_side(self.claims, self._claim_chains),
+            attempts=_side(self.attempts, self._attempt_heaps),
+            claims=_side(self.claims, self._claim_heaps),
             settled=self._settled.arrays,
             combinations=self._combinations,
             combination_slots=self._slots,
@@ -129,7 +130,7 @@ class Outcomes:
     def add_attempts(self, attempts: Table, second: int) -> Settled:
         """Takes ATTEMPT rows that became known; writes their bookkeeping."""
         self.attempts.reserve(attempts.size)
-        self._attempt_chains = _room(self._attempt_chains, self.attempts)
+        self._attempt_heaps = _room(self._attempt_heaps, self.attempts)
         self._settled.reserve(attempts.size)
         out = self._output(attempts.size)
         k.add_attempts(self._plan.joins, self._state(), attempts, self._moment(second), out)
@@ -138,10 +139,13 @@ class Outcomes:
     def add_claims(self, claims: Table, second: int) -> Settled:
         """Takes CLAIM rows; those of one event follow one another."""
         self.claims.reserve(claims.size)
-        self._claim_chains = _room(self._claim_chains, self.claims)
+        self._claim_heaps = _room(self._claim_heaps, self.claims)
         state = self._state()
-        out = self._output(k.count_partners(state, claims))
-        k.add_claims(self._plan.joins, state, claims, self._wait, self._moment(second), out)
+        achieved = k.take_achieved(self._plan.joins, state, claims)
+        out = self._output(achieved[0].size)
+        k.add_claims(
+            self._plan.joins, state, claims, achieved, self._wait, self._moment(second), out
+        )
         return _written(out)
 
     def are_new(self, identities: npt.NDArray[np.uint64], second: int) -> npt.NDArray[np.bool_]:
@@ -233,10 +237,10 @@ class Outcomes:
         combinations = self.counts[k.COMBINATIONS]
         self.counts[:] = arrays["counts"]
         self.counts[k.COMBINATIONS] = combinations
-        self._attempt_chains = self._restore_side(self.attempts, arrays, "attempts", moved)
+        self._attempt_heaps = self._restore_side(self.attempts, arrays, "attempts", moved)
         claims = arrays["claims"].copy()
         self._renumber_types(claims, event_types)
-        self._claim_chains = self._restore_side(
+        self._claim_heaps = self._restore_side(
             self.claims, arrays | {"claims": claims}, "claims", moved
         )
         self._recount_pending()
@@ -252,7 +256,7 @@ class Outcomes:
         k.reindex_combinations(self._state())
         self._plant()
 
-    def _restore_side(self, pool: Pool, arrays: Arrays, name: str, moved: Moved) -> k.Chains:
+    def _restore_side(self, pool: Pool, arrays: Arrays, name: str, moved: Moved) -> Heaps:
         pool.load(arrays[name])
         rows = pool.rows[: pool.used]
         alive = rows["alive"] == 1
@@ -276,9 +280,9 @@ class Outcomes:
             _link_siblings(rows)
         for row in np.flatnonzero(alive).tolist():
             schedule(pool.wheel, row, int(arrays[f"{name}_due"][row]))
-        chains = _empty_chains(pool.rows.size, self._plan.seed)
-        k.relink(_side(pool, chains))
-        return chains
+        heaps = _empty_heaps(pool.rows.size, self._plan.seed)
+        relink(_side(pool, heaps))
+        return heaps
 
     def _renumber_types(self, rows: Table, event_types: list[str]) -> None:
         """Events of a type that no journey listens to any more wait no more."""
@@ -322,8 +326,11 @@ def _written(out: k.Output) -> Settled:
     return Settled(out.verdicts[:verdicts], out.bad[:bad], out.users[:users], out.good[:good])
 
 
-def _side(pool: Pool, chains: k.Chains) -> k.Side:
-    return k.Side(pool.rows, pool.free, pool.wheel, chains)
+def _side(pool: Pool, heaps: Heaps) -> Side:
+    # An event wants the attempts that began last, an attempt the earliest event.
+    of_attempts = pool.rows.dtype == ATTEMPT
+    times, sign = (pool.rows["start"], -1) if of_attempts else (pool.rows["time"], 1)
+    return Side(pool.rows, pool.free, pool.wheel, heaps, times, sign)
 
 
 def _link_siblings(claims: Table) -> None:
@@ -337,23 +344,24 @@ def _link_siblings(claims: Table) -> None:
     claims["sibling"][rows[last]] = rows[first]
 
 
-def _empty_chains(rows: int, seed: Seed) -> k.Chains:
+def _empty_heaps(rows: int, seed: Seed) -> Heaps:
     nodes = rows * JOIN_KEYS_MAX
-    return k.Chains(
-        heads=np.full(1 << nodes.bit_length(), NIL, np.int32),
-        following=np.full(nodes, NIL, np.int32),
-        previous=np.full(nodes, NIL, np.int32),
+    return Heaps(
+        tops=np.full(1 << nodes.bit_length(), NIL, np.int32),
+        children=np.empty(nodes, np.int32),
+        following=np.empty(nodes, np.int32),
+        previous=np.empty(nodes, np.int32),
         seed=seed,
     )
 
 
-def _room(chains: k.Chains, pool: Pool) -> k.Chains:
-    """Chains for as many rows as the pool has now."""
-    if chains.following.size >= pool.rows.size * JOIN_KEYS_MAX:
-        return chains
-    chains = _empty_chains(pool.rows.size, chains.seed)
-    k.relink(_side(pool, chains))
-    return chains
+def _room(heaps: Heaps, pool: Pool) -> Heaps:
+    """Heaps for as many rows as the pool has now."""
+    if heaps.following.size >= pool.rows.size * JOIN_KEYS_MAX:
+        return heaps
+    heaps = _empty_heaps(pool.rows.size, heaps.seed)
+    relink(_side(pool, heaps))
+    return heaps
 
 
 def claim_rows(count: int) -> npt.NDArray[np.void]:

@@ -174,6 +174,41 @@ def test_thousands_of_events_under_one_key_cost_an_attempt_a_bounded_look():
     assert read(pipeline, series.EVENTS_UNMATCHED)["paid",] == 4_999
 
 
+def seconds_of_events(count: int, *, one_key: bool, after: int) -> tuple[float, int]:
+    """How long so many events take that meet as many attempts, and how many of these still wait.
+
+    Of attempts and events the n-th has the n-th key, or all have one. Each attempt begins a
+    nanosecond after the one before, each event happens one before the one before, the last of
+    them `after` the latest that it could for the first attempt.
+    """
+    spans = ExportTraceServiceRequest()
+    sent = spans.resource_spans.add().scope_spans.add().spans
+    events = ExportLogsServiceRequest()
+    logs = events.resource_logs.add().scope_logs.add().log_records
+    for n in range(count):
+        times = {"start_time_unix_nano": START + n, "end_time_unix_nano": START + n}
+        key = (1 if one_key else 1 + n).to_bytes(16)
+        sent.add(trace_id=key, span_id=(1 + n).to_bytes(8), name="pay", **times)
+        key = (1 if one_key else count - n).to_bytes(16)
+        at = START + 30 * SECOND + after + count - n
+        logs.add(event_name="paid", trace_id=key, span_id=n.to_bytes(8), time_unix_nano=at)
+    pipeline = Pipeline(JOINED)
+    pipeline.ingest(Record(0, START, Kind.TRACES, Encoding.NONE, spans.SerializeToString()))
+    pipeline.advance(START + 15 * SECOND)
+    record = Record(1, START + 15 * SECOND, Kind.LOGS, Encoding.NONE, events.SerializeToString())
+    began = time.process_time()
+    pipeline.ingest(record)
+    return time.process_time() - began, int(pipeline.outcomes.pending.sum())
+
+
+@pytest.mark.parametrize("after", [MINUTE, -1])
+def test_events_that_come_too_late_for_every_other_attempt_under_their_key_walk_past_none(after):
+    usual = seconds_of_events(20_000, one_key=False, after=after)[0]
+    took, waiting = seconds_of_events(20_000, one_key=True, after=after)
+    assert waiting == (20_000 if after > 0 else 0)
+    assert took < 3 * usual + 0.5
+
+
 # Ids that were made to lie in one slot of a table -----------------------------------------------
 
 WORD = (1 << 64) - 1

@@ -1,8 +1,8 @@
 """Attempts and events into outcomes: the loops of the `outcomes` stage.
 
 An attempt waits under its keys for an event, an event (a claim, for each journey that it may mean
-something to) waits under its keys for attempts. Keys are 128-bit hashes in chained tables, one
-for each side, so that whoever arrives looks only at the other side.
+something to) waits under its keys for attempts. Keys are 128-bit hashes in tables, one for each
+side, so that whoever arrives looks only at the other side; see `waiting`.
 
 Verdicts are given as early as they are certain, at the time at which they became true:
 
@@ -11,10 +11,10 @@ Verdicts are given as early as they are certain, at the time at which they becam
     the event came within time                   good, at the event or the end, whichever is later
     the time for the event passed                bad, at start + within
 
-Nothing depends on the order of rows in a pool or a chain: what is processed together is sorted
+Nothing depends on the order of rows in a pool or under a key: what is processed together is sorted
 by `sequence`, so that a restored state goes on exactly as the one that was saved.
 
-Cost: O(keys) an attempt or event, plus O(1) for each pair that belongs together.
+Cost: O(keys) an attempt or event, plus O(log n) for each attempt that leaves n under its key.
 """
 
 from typing import NamedTuple
@@ -22,10 +22,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from outcome_exporter.kernels.hashing import Seed, home
+from outcome_exporter.kernels.hashing import home
 from outcome_exporter.kernels.jit import allocating, kernel
-from outcome_exporter.kernels.pool import NIL, Free, Wheel, cancel, give, schedule, take
+from outcome_exporter.kernels.pool import NIL, cancel, give, schedule, take
 from outcome_exporter.kernels.recent import RecentArrays, remember
+from outcome_exporter.kernels.waiting import Side, first, has_mate, link, unlink
 from outcome_exporter.model import (
     ERROR,
     JOIN_KEYS_MAX,
@@ -66,34 +67,10 @@ _BOUNDS = np.array(DURATION_BOUNDS_MS, np.int64) * 1_000_000
 LATENCY_BOUNDS_SECONDS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 3600)
 _LATENCY_BOUNDS = np.array(LATENCY_BOUNDS_SECONDS, np.int64)
 
-CLAIMS_MAX = 1024
-"""Events with one key that an attempt looks at, the newest ones: bounds what a sender of a million
-events under one key can cost."""
-_ALL = 1 << 40
-
 _SECOND = 1_000_000_000
 _MILLIONTHS = 1_000_000
 SUM_MAX = (1 << 62) - 1
 """Sums of money and time stop here: a counter never goes back, whatever a sender makes up."""
-
-
-class Chains(NamedTuple):
-    """Rows of a pool by each of their keys. A node is `row * JOIN_KEYS_MAX + key`."""
-
-    heads: npt.NDArray[np.int32]
-    """A power of two long."""
-    following: npt.NDArray[np.int32]
-    previous: npt.NDArray[np.int32]
-    seed: Seed
-
-
-class Side(NamedTuple):
-    """Those who wait: attempts or claims."""
-
-    rows: Table
-    free: Free
-    wheel: Wheel
-    chains: Chains
 
 
 class Outcomes(NamedTuple):
@@ -152,116 +129,28 @@ class Output(NamedTuple):
     """Verdicts, bad attempts, users, good attempts."""
 
 
-# Waiting under keys
-
-
 @kernel
-def _bucket(chains: Chains, row: Row, k: int) -> int:
-    return np.int64(
-        home(chains.seed, row.keys[k, 0], row.keys[k, 1]) & np.uint64(chains.heads.size - 1)
-    )
-
-
-@kernel
-def _link(side: Side, row: int) -> None:
-    chains = side.chains
-    for k in range(JOIN_KEYS_MAX):
-        node = row * JOIN_KEYS_MAX + k
-        chains.previous[node] = chains.following[node] = NIL
-        if side.rows[row].keys[k, 0] == 0 and side.rows[row].keys[k, 1] == 0:
-            continue
-        bucket = _bucket(chains, side.rows[row], k)
-        head = chains.heads[bucket]
-        chains.following[node] = head
-        if head >= 0:
-            chains.previous[head] = node
-        chains.heads[bucket] = node
-
-
-@kernel
-def _unlink(side: Side, row: int) -> None:
-    chains = side.chains
-    for k in range(JOIN_KEYS_MAX):
-        if side.rows[row].keys[k, 0] == 0 and side.rows[row].keys[k, 1] == 0:
-            continue
-        node = row * JOIN_KEYS_MAX + k
-        after, before = chains.following[node], chains.previous[node]
-        if before >= 0:
-            chains.following[before] = after
-        else:
-            chains.heads[_bucket(chains, side.rows[row], k)] = after
-        if after >= 0:
-            chains.previous[after] = before
-
-
-@kernel
-def relink(side: Side) -> None:
-    """Builds the chains anew from the rows that are alive."""
-    side.chains.heads[:] = NIL
-    for row in range(side.free.counts[0]):
-        if side.rows[row].alive:
-            _link(side, row)
-
-
-@kernel
-def _remove(side: Side, row: int) -> None:
-    _unlink(side, row)
+def _release(side: Side, row: int) -> None:
+    """Gives back a row that waits under no key any more."""
     if side.wheel.due[row] > 0:
         cancel(side.wheel, row)
     side.rows[row].alive = 0
     give(side.free, row)
 
 
-@allocating
-def _partners(side: Side, seeker: Row, limit: int) -> npt.NDArray[np.int64]:
-    """Rows of the other side that share a key with `seeker`, by sequence, each once."""
-    found = np.empty(8, np.int64)
-    count = 0
-    for k in range(JOIN_KEYS_MAX):
-        hi, lo = seeker.keys[k, 0], seeker.keys[k, 1]
-        if hi == 0 and lo == 0:
-            continue
-        node = np.int64(side.chains.heads[_bucket(side.chains, seeker, k)])
-        while node >= 0 and count < limit:
-            row = node // JOIN_KEYS_MAX
-            key = side.rows[row].keys[node % JOIN_KEYS_MAX]
-            if key[0] == hi and key[1] == lo:
-                if count == found.size:
-                    more = np.empty(2 * count, np.int64)
-                    more[:count] = found
-                    found = more
-                found[count] = row
-                count += 1
-            node = np.int64(side.chains.following[node])
-    if count < 2:
-        return found[:count]
-    order = np.empty(count, np.uint64)
-    for k in range(count):
-        order[k] = side.rows[found[k]].sequence
-    found = found[:count][np.argsort(order)]
-    kept = 1
-    for k in range(1, count):  # found under two keys: once is enough
-        if found[k] != found[kept - 1]:
-            found[kept] = found[k]
-            kept += 1
-    return found[:kept]
-
-
 @kernel
-def _has_mate(side: Side, attempt: Row) -> bool:
-    """Whether another waiting attempt shares a key."""
-    for k in range(JOIN_KEYS_MAX):
-        hi, lo = attempt.keys[k, 0], attempt.keys[k, 1]
-        if hi == 0 and lo == 0:
-            continue
-        node = np.int64(side.chains.heads[_bucket(side.chains, attempt, k)])
-        while node >= 0:
-            other = side.rows[node // JOIN_KEYS_MAX]
-            key = other.keys[node % JOIN_KEYS_MAX]
-            if other.sequence != attempt.sequence and key[0] == hi and key[1] == lo:
-                return True
-            node = np.int64(side.chains.following[node])
-    return False
+def _remove(side: Side, row: int) -> None:
+    unlink(side, row)
+    _release(side, row)
+
+
+@allocating
+def by_sequence(rows: Table, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Rows in the order in which they became known."""
+    order = np.empty(places.size, np.uint64)
+    for i in range(places.size):
+        order[i] = rows[places[i]].sequence
+    return places[np.argsort(order)]
 
 
 # Counting
@@ -287,7 +176,7 @@ def _add_value(state: Outcomes, journey: int, what: int, value: int, weight: int
 @kernel
 def _combination_slot(state: Outcomes, journey: int, labels: np.uint64) -> int:
     mask = state.combination_slots.size - 1
-    slot = np.int64(home(state.attempts.chains.seed, labels, np.uint64(journey)) & np.uint64(mask))
+    slot = np.int64(home(state.attempts.heaps.seed, labels, np.uint64(journey)) & np.uint64(mask))
     while True:
         row = state.combination_slots[slot]
         if row < 0:
@@ -573,34 +462,63 @@ def add_attempts(
             due = _judge(plan, waiting, value, NO_VALUE, moment, out)
             final = _due(plan.within[journey], waiting, moment)
             schedule(state.attempts.wheel, row, final if due < 0 else min(due, final))
-            _link(state.attempts, row)
+            link(state.attempts, row)
             state.pending[journey] += 1
 
 
-@allocating
+@kernel
 def _claim_for(plan: JoinPlan, state: Outcomes, attempt: Row) -> int:
-    """Row of the claim that an attempt finds waiting, the earliest in time; -1 for none."""
+    """Row of the claim that an attempt finds waiting, the earliest in time; NIL for none."""
     within = plan.within[np.int64(attempt.journey)]
     if within < 0:
         return NIL
-    best = NIL
-    for row in _partners(state.claims, attempt, CLAIMS_MAX):
-        time = state.claims.rows[row].time
-        if time <= attempt.start + within and (best < 0 or time < state.claims.rows[best].time):
+    claims = state.claims.rows
+    best = np.int64(NIL)
+    for k in range(JOIN_KEYS_MAX):
+        row = first(state.claims, attempt, k)
+        if row < 0 or claims[row].time > attempt.start + within:
+            continue
+        if best >= 0 and claims[row].time == claims[best].time:
+            if claims[row].sequence < claims[best].sequence:
+                best = row
+        elif best < 0 or claims[row].time < claims[best].time:
             best = row
     return best
 
 
 @allocating
-def count_partners(state: Outcomes, claims: Table) -> int:
-    """At most so many attempts will be achieved by some claims: each that waits, once."""
-    waiting = state.attempts.free.counts[0] - state.attempts.free.counts[1]
+def take_achieved(
+    plan: JoinPlan, state: Outcomes, claims: Table
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Lets the attempts that some claims achieve wait under no key any more.
+
+    Returns:
+        Their rows, those of the first claim first, each claim's by sequence; and of each claim,
+        up to where its own are. Shape (attempts,), (claims,).
+    """
+    side = state.attempts
+    found = np.empty(64, np.int64)
+    ends = np.empty(claims.size, np.int64)
     count = 0
     for i in range(claims.size):
-        count += _partners(state.attempts, claims[i], _ALL).size
-        if count >= waiting:
-            return np.int64(waiting)
-    return count
+        claim = claims[i]
+        begun = count
+        within = plan.within[np.int64(claim.journey)]
+        for k in range(JOIN_KEYS_MAX):
+            row = first(side, claim, k)
+            while row >= 0 and claim.time <= side.rows[row].start + within:
+                if count == found.size:
+                    more = np.empty(2 * count, np.int64)
+                    more[:count] = found
+                    found = more
+                found[count] = row
+                count += 1
+                unlink(side, row)
+                row = first(side, claim, k)
+        if count - begun > 1:
+            found[begun:count] = by_sequence(side.rows, found[begun:count])
+        ends[i] = count
+    return found[:count], ends
 
 
 @allocating
@@ -608,6 +526,7 @@ def add_claims(
     plan: JoinPlan,
     state: Outcomes,
     claims: Table,
+    achieved: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
     wait: npt.NDArray[np.int64],
     moment: Moment,
     out: Output,
@@ -618,10 +537,13 @@ def add_claims(
         plan: When attempts are good.
         state: The stage's; there must be room for every claim to wait.
         claims: CLAIM rows; those of one event follow one another.
+        achieved: What `take_achieved` gave for them.
         wait: Shape (journeys,): seconds that a claim waits for attempts.
         moment: The clock.
-        out: Room for every SLO of every attempt that may be achieved.
+        out: Room for every SLO of every attempt that is achieved.
     """
+    rows, ends = achieved
+    begun = 0
     leader = NIL
     identity = np.uint64(0)
     for i in range(claims.size):
@@ -639,43 +561,31 @@ def add_claims(
         else:
             leader, identity = row, claim.identity
             claim.sibling = row
-        _link(state.claims, row)
+        link(state.claims, row)
         journey = np.int64(claim.journey)
         schedule(state.claims.wheel, row, moment.second + wait[journey])
-        for waiting in _partners(state.attempts, claim, _ALL):
-            attempt = state.attempts.rows[waiting]
-            if claim.time > attempt.start + plan.within[journey]:
-                continue
+        for waiting in rows[begun : ends[i]]:
             _mark_used(state, row)
-            _achieve(plan, state, attempt, claim, moment, out)
+            _achieve(plan, state, state.attempts.rows[waiting], claim, moment, out)
             state.pending[journey] -= 1
-            _remove(state.attempts, waiting)
+            _release(state.attempts, waiting)
+        begun = ends[i]
 
 
 # What did not arrive
 
 
-@allocating
-def by_sequence(rows: Table, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Rows in the order in which they became known."""
-    order = np.empty(places.size, np.uint64)
-    for i in range(places.size):
-        order[i] = rows[places[i]].sequence
-    return places[np.argsort(order)]
-
-
 @kernel
-def _finish_missed(
-    plan: JoinPlan, state: Outcomes, attempt: Row, moment: Moment, out: Output
-) -> None:
+def _finish_missed(plan: JoinPlan, state: Outcomes, row: int, moment: Moment, out: Output) -> None:
     """Ends an attempt whose event never came."""
+    attempt = state.attempts.rows[row]
     journey = np.int64(attempt.journey)
     if not attempt.error and not _is_slow(plan, attempt):
         deadline = attempt.start + plan.within[journey]
         _tell_bad(state, attempt, attempt.value, MISSED, deadline, out)
     _finish(state, attempt, ERROR if attempt.error else MISSED, moment)
     # A retry that still waits may save the money; the last of them answers for it.
-    if plan.has_value[journey] and not _has_mate(state.attempts, attempt):
+    if plan.has_value[journey] and not has_mate(state.attempts, row):
         _add_value(state, journey, LOST, attempt.value, attempt.weight)
 
 
@@ -699,7 +609,7 @@ def expire_attempts(
         if plan.within[journey] < 0:  # the event that it waited for was taken out of the journey
             _finish_alone(plan, state, attempt, moment, out)
         else:
-            _finish_missed(plan, state, attempt, moment, out)
+            _finish_missed(plan, state, row, moment, out)
         state.pending[journey] -= 1
         _remove(state.attempts, row)
 
