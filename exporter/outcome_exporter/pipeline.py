@@ -231,18 +231,20 @@ class Pipeline:
             self.metrics.begin(target)
             self.resources.advance(target)
         while self.second < target:
-            due = self.traces.next_due(self.second, target)
-            due = self.outcomes.next_due(self.second, due)
-            self.second = self.metrics.next_due(self.second, due)
+            self.second = self.next_due(target)
             self._tick()
+
+    def next_due(self, until: int) -> int:
+        """First second after now at which something may settle, else `until`, a later second."""
+        assert self.second is not None
+        due = self.traces.next_due(self.second, until)
+        due = self.outcomes.next_due(self.second, due)
+        return self.metrics.next_due(self.second, due)
 
     def is_due(self, now_unix_nano: int) -> bool:
         """Whether moving the clock to `now_unix_nano` may settle something."""
-        if self.second is None:
-            return False
         until = now_unix_nano // SECOND + 1
-        due = self.outcomes.next_due(self.second, self.traces.next_due(self.second, until))
-        return self.metrics.next_due(self.second, due) < until
+        return self.second is not None and self.next_due(until) < until
 
     def _tick(self) -> None:
         assert self.second is not None

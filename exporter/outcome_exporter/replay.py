@@ -2,7 +2,9 @@
 
 Feeds the pipeline as fast as it goes, with the time of what is read as the clock: the arrivals of
 a log; of an OTLP file, which has none, the latest end of a span up to there. Once a simulated
-minute the alert tiers of every SLO are evaluated as the generated rules evaluate them.
+minute the alert tiers of every SLO are evaluated as the generated rules evaluate them; but not in
+minutes that cannot differ: a tier fires only while its short window holds something bad, which
+comes by a verdict alone. So a gap, and the days that an attempt waits, cost next to nothing.
 
 Nothing is stored. Memory is bounded by what waits, and by the buckets of the longest window.
 """
@@ -20,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table as TextTable
 
-from outcome_exporter import burn, check, otlp_file, slo
+from outcome_exporter import check, otlp_file, slo
 from outcome_exporter.burn import Tier
 from outcome_exporter.config import Config
 from outcome_exporter.config.slos import Slo
@@ -51,11 +53,14 @@ class RecentBuckets:
         """Keeps so many minutes."""
         self._keep = minutes
         self._minutes: dict[int, list[Table]] = {}
+        self.latest = 0
+        """The last minute of which there ever were any."""
 
     def add(self, rows: Table, now: int) -> None:
         """Takes buckets over, and drops those that no window holds at the minute `now`."""
         for minute in np.unique(rows["minute"]).tolist():
             self._minutes.setdefault(minute, []).append(rows[rows["minute"] == minute])
+            self.latest = max(self.latest, minute)
         for minute in [minute for minute in self._minutes if minute < now - self._keep]:
             del self._minutes[minute]
 
@@ -95,8 +100,8 @@ class Replay:
 
     pipeline: Pipeline
     buckets: RecentBuckets
-    horizon: int
-    """Minutes without arrivals after which no alert fires any more."""
+    tiers: list[list[tuple[Tier, float]]]
+    """Of every SLO: those that can fire, each with the burn rate above which it does."""
     alerts: list[Alert] = field(default_factory=list)
     spans: int = 0
     records: int = 0
@@ -105,14 +110,18 @@ class Replay:
     last: int = 0
     """Arrival of the last record, ns."""
     _firing: dict[tuple[int, int], Alert] = field(default_factory=dict)
+    _is_calm: bool = True
+    """Nothing fires, nor can it before another verdict is given."""
 
     @classmethod
     def of(cls, config: Config, seed: Seed = KNOWN_SEED) -> "Replay":
         """One that has read nothing."""
         longest = max((max(s.windows) for _, s in config.slos), default=0) // MINUTE
         buckets = RecentBuckets(longest + 1)
-        burning = max(tier.long_window for tier in burn.TIERS) + _settling(config)
-        return cls(Pipeline(config, buckets, seed), buckets, burning // MINUTE + 2)
+        pipeline = Pipeline(config, buckets, seed)
+        promises = [promise for _, promise in pipeline.plan.slos]
+        tiers = [[(tier, tier.threshold(p.window)) for tier in p.tiers] for p in promises]
+        return cls(pipeline, buckets, tiers)
 
     def ingest(self, record: Record) -> None:
         """Takes the next record in, after every minute up to it."""
@@ -130,37 +139,52 @@ class Replay:
         self._advance(self.last + _settling(self.pipeline.config))
 
     def _advance(self, until: int) -> None:
-        second = self.pipeline.second
-        if second is None:
+        if self.pipeline.second is None:
             return
-        # In a gap longer than the windows of every tier no alert fires: the clock may leap.
-        last = min(until // MINUTE, second // 60 + self.horizon)
-        for minute in range(second // 60 + 1, last + 1):
+        slos = self.pipeline.slos
+        while (minute := self._next_minute(until)) <= until // MINUTE:
             self.pipeline.advance(minute * MINUTE)
-            self._evaluate(minute)
-            self.buckets.add(self.pipeline.slos.fresh(), minute)
-            self.pipeline.slos.flushed()
+            if slos.fresh().size or not self._is_calm:
+                is_clean = self._evaluate(minute)
+                self.buckets.add(slos.fresh(), minute)
+                slos.flushed()
+                # What was judged ahead of its time comes into the windows later.
+                self._is_calm = is_clean and self.buckets.latest <= minute
         self.pipeline.advance(until)
 
-    def _evaluate(self, minute: int) -> None:
+    def _next_minute(self, until: int) -> int:
+        """The next one in which an alert may begin or end, or one after `until`."""
+        assert self.pipeline.second is not None
+        after = self.pipeline.second
+        if self._is_calm and not self.pipeline.slos.fresh().size:
+            after = max(self.pipeline.next_due(max(until // SECOND, after) + 1) - 1, after)
+        return after // 60 + 1
+
+    def _evaluate(self, minute: int) -> bool:
+        """Notes which alerts fire; whether no short window holds anything bad."""
+        is_clean = True
         for i, (_, promise) in enumerate(self.pipeline.plan.slos):
-            windows, events, bad_events = {}, {}, {}
-            for length, good, bad in self.pipeline.slos.window_events(i):
-                windows[length] = slo.burn_rate(promise, good, bad)
-                events[length], bad_events[length] = good + bad, bad
-            config = self.pipeline.config
-            least, least_bad = config.min_events(promise), config.min_bad_events(promise)
-            for t, tier in enumerate(promise.tiers):
-                threshold = tier.threshold(promise.window)
-                burns = min(windows[tier.long_window], windows[tier.short_window]) > threshold
-                long = tier.long_window
-                if not burns or events[long] < least or bad_events[long] < least_bad:
+            for t, (tier, threshold) in enumerate(self.tiers[i]):
+                good, bad = self.pipeline.slos.window(i, tier.short_window)
+                is_clean = is_clean and not bad
+                burns = slo.burn_rate(promise, good, bad) > threshold
+                if not burns or not self._burns_long(i, promise, tier, threshold):
                     self._firing.pop((i, t), None)
                 elif (i, t) in self._firing:
                     self._firing[i, t].until = minute
                 else:
                     self._firing[i, t] = Alert(promise.name, tier, minute, minute)
                     self.alerts.append(self._firing[i, t])
+        return is_clean
+
+    def _burns_long(self, i: int, promise: Slo, tier: Tier, threshold: float) -> bool:
+        """Whether the long window burns, too, by enough events."""
+        config = self.pipeline.config
+        good, bad = self.pipeline.slos.window(i, tier.long_window)
+        is_enough = good + bad >= config.min_events(promise) and bad >= config.min_bad_events(
+            promise
+        )
+        return is_enough and slo.burn_rate(promise, good, bad) > threshold
 
 
 def _settling(config: Config) -> int:
@@ -280,7 +304,7 @@ def _slos(run: Replay) -> TextTable:
     columns = ("SLO", "objective", "window", "good", "bad", "SLI", "budget left")
     table = _table("What the SLOs would have read", *columns)
     for i, (_, promise) in enumerate(run.pipeline.plan.slos):
-        good, bad = _own_window(run, i, promise)
+        good, bad = run.pipeline.slos.window(i, promise.window)
         table.add_row(
             promise.name,
             f"{promise.objective}%",
@@ -291,11 +315,6 @@ def _slos(run: Replay) -> TextTable:
             f"{slo.budget_remaining(promise, good, bad):.1%}",
         )
     return table
-
-
-def _own_window(run: Replay, i: int, promise: Slo) -> tuple[float, float]:
-    events = run.pipeline.slos.window_events(i)
-    return next((good, bad) for length, good, bad in events if length == promise.window)
 
 
 def _alerts(run: Replay) -> TextTable:

@@ -107,7 +107,7 @@ class Slos:
         self._histories = budgets.Histories(
             sorted(self._special()), self._longest + HOUR // MINUTE, self._ahead
         )
-        self._computed: dict[int, list[tuple[int, float, float]]] = {}
+        self._computed: dict[tuple[int, int], tuple[float, float]] = {}
 
     def _special(self) -> set[int]:
         """SLOs whose windows are more than sums, and those that composites are made of."""
@@ -173,12 +173,8 @@ class Slos:
 
     def window_events(self, slo: int) -> list[tuple[int, float, float]]:
         """Of every window of an SLO: (length in ns, good, bad), in what its budget counts."""
-        if slo in self._components or slo in self._histories:
-            if slo not in self._computed:
-                self._computed[slo] = [
-                    (length, *self._window(slo, length)) for length in self.slos[slo].windows
-                ]
-            return self._computed[slo]
+        if self._is_computed(slo):
+            return [(length, *self.window(slo, length)) for length in self.slos[slo].windows]
         first, last = self._windows.first[slo : slo + 2]
         return [
             (int(minutes) * MINUTE, int(sums[0]) / MILLIONTHS, int(sums[1]) / MILLIONTHS)
@@ -186,6 +182,20 @@ class Slos:
                 self._windows.minutes[first:last], self._windows.sums[first:last], strict=True
             )
         ]
+
+    def window(self, slo: int, length: int) -> tuple[float, float]:
+        """Good and bad of one of an SLO's windows, in what its budget counts."""
+        if self._is_computed(slo):
+            if (slo, length) not in self._computed:
+                self._computed[slo, length] = self._window(slo, length)
+            return self._computed[slo, length]
+        place = self._place(slo, length // MINUTE)
+        assert place is not None, "it has no such window"
+        good, bad, _ = self._windows.sums[place].tolist()
+        return good / MILLIONTHS, bad / MILLIONTHS
+
+    def _is_computed(self, slo: int) -> bool:
+        return slo in self._components or slo in self._histories
 
     def _window(
         self, slo: int, length: int, also: tuple[budgets.Span, ...] = ()

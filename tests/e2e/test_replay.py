@@ -1,6 +1,7 @@
 """`outcome-exporter replay`: small files, made here, judged again."""
 
 import io
+import random
 import struct
 import subprocess
 import sys
@@ -10,14 +11,17 @@ import pytest
 import zstandard
 from rich.console import Console
 from tests.scenario import START, Event, Span, record, trace_request
+from tests.scenario import config as config_of
 
 from outcome_exporter import otlp_file
-from outcome_exporter.config import load
+from outcome_exporter.config import Config, load
 from outcome_exporter.errors import DecodeError, LogCorrupt
+from outcome_exporter.exposition import render
 from outcome_exporter.log import DurableLog
-from outcome_exporter.model import Encoding, Kind
+from outcome_exporter.model import Encoding, Kind, Record
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.replay import Replay, replay
+from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import DAY, HOUR, MINUTE, SECOND
 
 CONFIG = """
@@ -221,3 +225,148 @@ def test_the_command_prints_the_report(config, tmp_path):
     assert "checkout-works" in done.stdout
     assert "spans/s, peak memory" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+# Minutes in which nothing can change -------------------------------------------------------------
+
+
+class EveryMinute(Replay):
+    """Looks at every tier in every minute, whatever happens in it."""
+
+    _is_calm = property(lambda _: False, lambda _, __: None)
+
+
+def tier(long_window: str, short_window: str, budget: float) -> dict:
+    windows = {"long_window": long_window, "short_window": short_window}
+    return {"severity": "page", **windows, "budget": budget}
+
+
+def replayed(configuration, records, kind=Replay) -> Replay:
+    done = kind.of(configuration)
+    for each in records:
+        done.ingest(each)
+    done.finish()
+    return done
+
+
+def lives(rng: random.Random) -> list[Record]:
+    """Spans, events that come, come too late or happen ahead of their time, and pauses."""
+    now, records = START, []
+    for n in range(1, 60):
+        now += rng.choice([5, 20, 45, 200, 700, 700, 4_000, 30_000]) * SECOND
+        end = now - rng.randrange(60) * SECOND
+        attempts = [
+            Span(10 * n + i, 1, end - SECOND, end, name=name, status=2 * (rng.random() < 0.3))
+            for i, name in enumerate(rng.choices(["POST /pay", "POST /order"], k=rng.randint(1, 6)))
+        ]
+        records.append(record(len(records), now, attempts))
+        if rng.random() < 0.5:
+            at = now + rng.randrange(-300, 540) * SECOND
+            trace = 10 * rng.randint(1, n)
+            event = Event("ordered", str(n), at, trace=trace + rng.randrange(3))
+            records.append(record(len(records), now, [event]))
+        if rng.random() < 0.1:
+            now += rng.choice([30, 9_000]) * SECOND
+            records.append(Record(len(records), now, Kind.START, Encoding.NONE, b""))
+    return records
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_minutes_that_are_passed_over_would_have_changed_nothing(seed):
+    tiers = [tier("1h", "5m", 2), tier("6h", "3h", 5)]
+    usual = {"objective": 90, "window": "2d", "alerts": {"tiers": tiers, "min_events": 0}}
+    usual["alerts"]["min_bad_events"] = 1
+    slices = {"method": "timeslices", "slice": "30m", "target": 80}
+    works = {"good": {"error": False}, **usual}
+    slos = [
+        {"name": "works", **works},
+        {"name": "slices", **works, "budgeting": slices},
+        {"name": "ratios", **works, "budgeting": {"method": "ratio_timeslices", "slice": "5m"}},
+    ]
+    come = {"name": "come", "good": {"achieved": True}, **usual}
+    both = [{"slo": "works", "weight": 3}, {"slo": "come", "weight": 1}]
+    configuration = config_of(
+        {"name": "checkout", "attempt": {"span": {"name": "POST /pay"}}, "slos": slos},
+        {
+            "name": "orders",
+            "attempt": {"span": {"name": "POST /order"}},
+            "outcome": {"event": "ordered", "within": "5h"},
+            "slos": [come],
+        },
+        slos=[{"name": "both", "sli": {"composite": both}, **usual}],
+        corrections=[
+            {
+                "slos": ["works"],
+                "start": "2026-09-21T20:00:00Z",
+                "end": "2026-09-22T03:10:00Z",
+                "reason": "moved house",
+            }
+        ],
+    )
+    records = lives(random.Random(seed))
+    fast, slow = (replayed(configuration, records, kind) for kind in (Replay, EveryMinute))
+    assert fast.alerts == slow.alerts
+    assert {alert.slo for alert in fast.alerts} == {"works", "slices", "ratios", "come", "both"}
+    shown, expected = (render(snapshot(r.pipeline), openmetrics=True) for r in (fast, slow))
+    assert shown == expected
+
+
+def test_the_days_that_an_attempt_waits_are_passed_over(waiting_for_days, monkeypatch):
+    looked_at = []
+    evaluate = Replay._evaluate
+    monkeypatch.setattr(
+        Replay, "_evaluate", lambda self, minute: looked_at.append(minute) or evaluate(self, minute)
+    )
+    spans = [record(n, START + n * MINUTE, [span(n, n * 60)]) for n in range(1, 11)]
+    done = replayed(waiting_for_days, spans)
+    assert done.pipeline.slos.totals.events.tolist() == [[0, 10_000_000]]
+    assert len(done.alerts) == 1
+    # Two days are 2,880 minutes. Only when nobody waits any more is there a verdict.
+    assert len(looked_at) < 30
+    assert min(looked_at) >= START // MINUTE + 2 * 1_440
+
+
+@pytest.fixture
+def waiting_for_days():
+    journey = {
+        "name": "signups",
+        "attempt": {"span": {"name": "POST /pay"}},
+        "outcome": {"event": "made", "within": "2d"},
+        "slos": [
+            {
+                "name": "come",
+                "objective": 99,
+                "window": "28d",
+                "good": {"achieved": True},
+                "budgeting": {"method": "timeslices", "slice": "1m", "target": 95},
+                "alerts": {"min_events": 0, "min_bad_events": 1, "tiers": [tier("1h", "5m", 2)]},
+            }
+        ],
+    }
+    return config_of(journey)
+
+
+def failing(*tiers: dict) -> Config:
+    works = {
+        "name": "works",
+        "objective": 99,
+        "window": "28d",
+        "good": {"error": False},
+        "alerts": {"min_events": 0, "min_bad_events": 1, "tiers": tiers},
+    }
+    return config_of({"name": "pay", "attempt": {"span": {"name": "POST /pay"}}, "slos": [works]})
+
+
+def test_an_error_that_happens_ahead_of_its_time_raises_the_alert_when_it_comes():
+    failure = record(0, START, [span(1, 8 * 60, status=2)])
+    (alert,) = replayed(failing(tier("1h", "5m", 2)), [failure]).alerts
+    assert [alert.since - START // MINUTE, alert.until - START // MINUTE] == [8, 12]
+
+
+def test_an_alert_lasts_as_long_as_its_short_window_burns_also_in_a_gap_of_weeks():
+    weeks = 20 * DAY // SECOND
+    failures = [span(1, 1, status=2), span(2, weeks, status=2)]
+    records = [record(n, failure.end, [failure]) for n, failure in enumerate(failures)]
+    first, second = replayed(failing(tier("12d", "4d", 50)), records).alerts
+    assert first.until - START // MINUTE == 4 * DAY // MINUTE - 1
+    assert second.since >= START // MINUTE + weeks // 60
