@@ -303,7 +303,12 @@ def _with_flags(batch: SpanBatch, stack: npt.NDArray[np.int64]) -> SpanBatch:
     flags = np.empty(FLAGS_MAX, FLAG)
     attributes = np.empty(_FLAG_ROOM, ATTRIBUTE)
     count = _read_flags(batch.payload, SCHEMA, stack, _FLAG_SLOTS, _FLAG_TEXT, flags, attributes)
-    return batch._replace(flags=flags[:count], flag_attributes=attributes[: count * FLAG_ROWS_MAX])
+    if count == 0:
+        return batch
+    # Copies, since what is kept for the pipeline is counted by its bytes.
+    return batch._replace(
+        flags=flags[:count].copy(), flag_attributes=attributes[: count * FLAG_ROWS_MAX].copy()
+    )
 
 
 def _fewest_bytes(wanted: WantedKeys) -> tuple[int, int, int]:
@@ -869,8 +874,10 @@ def _read_flags(
             resource += tag == _REQUEST_RESOURCE_SPANS
         first = count * FLAG_ROWS_MAX
         time, row = _read_event(work, stack[note], payload.size, first)
+        if row == first:
+            continue
         digest = _digest(work, resource, first, row)
-        if row == first or digest == _word(0):
+        if digest == _word(0):
             continue
         known = _int(0)
         while known < count and flags[known].hash != digest:
