@@ -45,14 +45,15 @@ from numba import njit
 
 from outcome_exporter.buffers import Buffers
 from outcome_exporter.errors import DecodeError
+from outcome_exporter.kernels.hashing import combine, hash_bytes, same_bytes
 from outcome_exporter.kernels.otlp_schema import FIELD_NUMBERS, OPAQUE, SCHEMA, TEXT, Message
-from outcome_exporter.kernels.words import fold_product as _fold_product
 from outcome_exporter.kernels.words import load_word as _load_word
 from outcome_exporter.kernels.words import pointer as _pointer
 from outcome_exporter.kernels.words import row as _row
 from outcome_exporter.model import (
     ATTRIBUTE,
     FLAG,
+    FLAG_EVENT,
     FLAG_NAMES,
     RESOURCE,
     SPAN,
@@ -756,67 +757,48 @@ _FLAG_SLOTS, _FLAG_TEXT, _ = wanted_keys(FLAG_NAMES)
 _FLAG_VARIANT: Final = _int(FLAG_NAMES.index("feature_flag.result.variant"))
 _FLAG_VARIANT_OLD: Final = _int(FLAG_NAMES.index("feature_flag.variant"))
 _FLAG_VALUE: Final = _int(FLAG_NAMES.index("feature_flag.result.value"))
-_FLAG_EVENT: Final = b"feature_flag"
-_FLAG_EVALUATION: Final = b"feature_flag.evaluation"
-_FEATURE: Final = _word(int.from_bytes(_FLAG_EVALUATION[:8], "little"))
-_URE_FLAG: Final = _word(int.from_bytes(_FLAG_EVALUATION[4:12], "little"))
-_EVALUAT: Final = _word(int.from_bytes(_FLAG_EVALUATION[12:20], "little"))
-_ALUATION: Final = _word(int.from_bytes(_FLAG_EVALUATION[15:], "little"))
+_EVALUATION: Final = np.frombuffer(FLAG_EVENT.encode(), np.uint8)
+_EVALUATION_LENGTHS: Final = (_int(len("feature_flag")), _int(len(FLAG_EVENT)))
+"""Such an event has this name, or, as in older conventions, its first word."""
 
 
 @_inline
 def _is_evaluation(payload: Bytes, at: int, end: int) -> bool:
     """Whether an event of that name is the evaluation of a feature flag."""
     length = end - at
-    if length not in (_int(len(_FLAG_EVENT)), _int(len(_FLAG_EVALUATION))):
-        return False
-    if _load_word(payload, at) != _FEATURE or _load_word(payload, at + 4) != _URE_FLAG:
-        return False
-    return length == _int(len(_FLAG_EVENT)) or (
-        _load_word(payload, at + 12) == _EVALUAT and _load_word(payload, at + 15) == _ALUATION
-    )
-
-
-@_inline
-def _folded(digest: int, word: int) -> int:
-    return _fold_product(digest ^ word, _word(0x9E3779B97F4A7C15)) ^ word
+    return length in _EVALUATION_LENGTHS and same_bytes(payload, at, _EVALUATION, 0, length)
 
 
 @_part
-def _digest(work: _Work, resource: int, first: int, end: int) -> int:
+def _digest(payload: Bytes, attributes: Table, resource: int, first: int, end: int) -> int:
     """Hash of a resource's number and of what is evaluated; 0 where a text is too long for that.
 
     The value of a flag counts only where there is no variant: it may be another for every user.
     """
-    payload = work.source.payload
     named = False
     for row in range(first, end):
-        named |= _row(work.attributes, row).key in (_FLAG_VARIANT, _FLAG_VARIANT_OLD)
+        named |= attributes[row].key in (_FLAG_VARIANT, _FLAG_VARIANT_OLD)
     digest = _word(resource + 1)
     for row in range(first, end):
-        attribute = _row(work.attributes, row)
+        attribute = attributes[row]
         if named and attribute.key == _FLAG_VALUE:
             continue
-        digest = _folded(digest, _word(attribute.key) << _word(8) | _word(attribute.type))
-        digest = _folded(digest, _word(attribute.number))
-        at = _int(attribute.at)
-        stop = at + _int(attribute.len)
-        if stop - at > FLAG_TEXT_MAX:
+        length = _int(attribute.len)
+        if length > FLAG_TEXT_MAX:
             return _word(0)
-        digest = _folded(digest, _word(stop - at))
-        while stop - at >= 8:
-            digest = _folded(digest, _load_word(payload, at))
-            at += 8
-        digest = _folded(digest, _short_word(payload, at, stop))
+        digest = combine(digest, _word(attribute.key) << _word(8) | _word(attribute.type))
+        digest = combine(digest, _word(attribute.number))
+        digest = hash_bytes(payload, _int(attribute.at), length, digest)
     return digest
 
 
 @_part
-def _read_event(work: _Work, at: int, end: int, first: int) -> tuple[int, int]:
+def _read_event(work: _Work, at: int, end: int, first: int) -> tuple[int, int, int, int]:
     """Writes what an event says of a flag from a row on; it was checked before.
 
     Returns:
-        When it happened, and the row behind; that first row where it is no evaluation.
+        When it happened, where its name begins and ends, and the row behind; that first row where
+        it says nothing, or too much.
     """
     payload = work.source.payload
     at, end = _content(payload, at, end)
@@ -839,9 +821,7 @@ def _read_event(work: _Work, at: int, end: int, first: int) -> tuple[int, int]:
             name_end = at
         else:
             at = _skip_field(work.source, at, end, tag, _IN_EVENT, _DEPTH_OF_EVENT)
-    if surplus or not _is_evaluation(payload, name_at, name_end):
-        row = first
-    return time, row
+    return time, name_at, name_end, first if surplus else row
 
 
 @_kernel
@@ -873,10 +853,10 @@ def _read_flags(
             )
             resource += tag == _REQUEST_RESOURCE_SPANS
         first = count * FLAG_ROWS_MAX
-        time, row = _read_event(work, stack[note], payload.size, first)
-        if row == first:
+        time, name_at, name_end, row = _read_event(work, stack[note], payload.size, first)
+        if row == first or not _is_evaluation(payload, name_at, name_end):
             continue
-        digest = _digest(work, resource, first, row)
+        digest = _digest(payload, attributes, resource, first, row)
         if digest == _word(0):
             continue
         known = _int(0)
