@@ -66,11 +66,12 @@ def folded(one, other):
 
 def placed(text):
     first, second = (int(word) for word in SEED)
-    whole = len(text) // 8 * 8
     value = folded(first ^ len(text), second)
-    for at in range(0, whole, 8):
+    for at in range(0, len(text) - 8, 8):
         value = folded(value ^ int.from_bytes(text[at : at + 8], "little"), second)
-    return folded(value ^ int.from_bytes(text[whole:], "big"), second)
+    # The last word overlaps the one before, where the text has a whole one.
+    last = int.from_bytes(text[-8:], "little" if len(text) >= 8 else "big")
+    return folded(value ^ last, second)
 
 
 def test_a_key_lies_where_the_folded_product_with_the_seed_says():

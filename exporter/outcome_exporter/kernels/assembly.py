@@ -387,8 +387,26 @@ def _expect_span(pools: Pools, batch: Batch, i: int) -> None:
         return
     span = batch.spans[i]
     prefetch(batch.payload, np.int64(span.name_at))
+    prefetch(batch.attributes, np.int64(span.attributes_at))
     prefetch(pools.slots, _home(pools, span.trace_hi, span.trace_lo))
     expect(pools.free_spans, pools.spans, _AHEAD)
+
+
+@inlined
+def _expect_trace(pools: Pools, batch: Batch, settled: RecentArrays, i: int) -> None:
+    """Likewise what lies behind that: it is near by now."""
+    if i >= batch.spans.size:
+        return
+    span = batch.spans[i]
+    row = pools.slots[_home(pools, span.trace_hi, span.trace_lo)]
+    if row >= 0:
+        prefetch(pools.traces, np.int64(row))
+    else:
+        expect_memory(settled, _trace_hash(span.trace_hi, span.trace_lo))
+    at = np.int64(span.attributes_at)
+    for k in range(at, at + np.int64(span.attributes_len)):
+        if p.PEER <= batch.attributes[k].key <= p.ADDRESS:
+            prefetch(batch.payload, np.int64(batch.attributes[k].at))
 
 
 @allocating
@@ -467,7 +485,8 @@ def _ingest_spans(
     trace_hi = trace_lo = np.uint64(0)
     trace_row = NIL
     for i in range(batch.spans.size):
-        _expect_span(pools, batch, i + _AHEAD)
+        _expect_span(pools, batch, i + 2 * _AHEAD)
+        _expect_trace(pools, batch, settled, i + _AHEAD)
         span = batch.spans[i]
         if trace_row < 0 or span.trace_lo != trace_lo or span.trace_hi != trace_hi:
             trace_hi, trace_lo = span.trace_hi, span.trace_lo

@@ -64,19 +64,27 @@ def home(seed: Seed, one: np.uint64, other: np.uint64) -> np.uint64:
 
 
 @inlined
+def _last_word(source: Bytes, at: int, end: int, length: int) -> np.uint64:
+    """What is left of a text from `at` on, at most 8 bytes: where it can, with some before."""
+    if length >= 8:
+        return np.uint64(load_word(source, end - 8))
+    word = _ZERO
+    while at < end:
+        word = (word << _EIGHT) | np.uint64(source[at])
+        at += 1
+    return word
+
+
+@inlined
 def home_of_bytes(seed: Seed, text: Bytes, at: int, length: int) -> np.uint64:
     """Where `text[at : at + length]` lies, once masked."""
     source = pointer(text)
     hashed = fold_product(seed.first ^ np.uint64(length), seed.second)
     end = at + length
-    while at + 8 <= end:
+    while at + 8 < end:
         hashed = fold_product(hashed ^ load_word(source, at), seed.second)
         at += 8
-    word = _ZERO
-    while at < end:
-        word = (word << _EIGHT) | np.uint64(source[at])
-        at += 1
-    return fold_product(hashed ^ word, seed.second)
+    return fold_product(hashed ^ _last_word(source, at, end, length), seed.second)
 
 
 @kernel
@@ -118,12 +126,11 @@ def same_bytes(one: Bytes, at: int, other: Bytes, other_at: int, length: int) ->
     """Whether two runs of bytes are equal."""
     left, right = pointer(one), pointer(other)
     k = 0
-    while k + 8 <= length:
+    while k + 8 < length:
         if load_word(left, at + k) != load_word(right, other_at + k):
             return False
         k += 8
-    while k < length:
-        if left[at + k] != right[other_at + k]:
-            return False
-        k += 1
-    return True
+    return bool(
+        _last_word(left, at + k, at + length, length)
+        == _last_word(right, other_at + k, other_at + length, length)
+    )
