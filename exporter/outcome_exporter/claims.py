@@ -90,6 +90,8 @@ class Reader:
 
     def _attempts(self, facts: _Facts) -> Table:
         rows = self._rows(ATTEMPT, facts)
+        if not rows.size:
+            return rows
         rows["start"] = rows["end"] = facts.times
         for row, meaning, event in zip(rows, facts.meanings, facts.events, strict=True):
             row["identity"] = combine(row["identity"], self._plan.spans.identity[meaning.journey])
@@ -172,5 +174,8 @@ def _joined(texts: Sequence[str]) -> k.Texts:
 
 def _traces(events: Sequence[BusinessEvent]) -> npt.NDArray[np.uint64]:
     """Trace ids as (hi, lo); 0, 0 where there is none. Shape (events, 2)."""
-    ids = b"".join(event.trace_id or _NO_TRACE for event in events)
-    return np.frombuffer(ids, ">u8").astype(np.uint64).reshape(-1, 2)
+    ids = [event.trace_id for event in events]
+    if not any(ids):
+        return np.zeros((len(ids), 2), np.uint64)
+    joined = b"".join([trace_id or _NO_TRACE for trace_id in ids])
+    return np.frombuffer(joined, ">u8").astype(np.uint64).reshape(-1, 2)

@@ -401,7 +401,7 @@ class TestEvents:
                 json.dumps(EVENT).encode() + b"," + json.dumps(EVENT).encode(),
                 {"content_type": "application/cloudevents+json"},
                 400,
-                "not JSON: Extra data",
+                "not JSON: trailing characters",
             ),
             (b"", {"ce_id": "1"}, 400, "events[0].specversion"),
             (b"", {"ce_specversion": "1.0", "ce_id": "%FF"}, 400, "header ce-id: no UTF-8"),
