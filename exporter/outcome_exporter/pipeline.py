@@ -26,7 +26,8 @@ from outcome_exporter.errors import StateCorrupt
 from outcome_exporter.events import decode_cloudevents, decode_logs
 from outcome_exporter.flags import evaluations
 from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed
-from outcome_exporter.kernels.wire import decode_spans, wanted_keys
+from outcome_exporter.kernels.otlp_values import wanted_keys
+from outcome_exporter.kernels.wire import decode_spans
 from outcome_exporter.metrics import Metrics
 from outcome_exporter.model import (
     OWN_KINDS,

@@ -14,7 +14,8 @@ from tests.bench import load
 from tests.bench.figures import Figure
 from tests.bench.load import WANTED
 
-from outcome_exporter.kernels.wire import decode_spans, wanted_keys
+from outcome_exporter.kernels.otlp_values import wanted_keys
+from outcome_exporter.kernels.wire import decode_spans
 
 ROUNDS = 15
 

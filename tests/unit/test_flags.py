@@ -12,7 +12,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from outcome_exporter.config import Config
 from outcome_exporter.flags import evaluations
-from outcome_exporter.kernels.wire import decode_spans, wanted_keys
+from outcome_exporter.kernels.otlp_values import wanted_keys
+from outcome_exporter.kernels.wire import decode_spans
 from outcome_exporter.plan import Plan
 
 

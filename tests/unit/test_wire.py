@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from outcome_exporter.errors import DecodeError
-from outcome_exporter.kernels import otlp_schema, wire
-from outcome_exporter.kernels.wire import decode_spans, wanted_keys
+from outcome_exporter.kernels import otlp_schema, span_events
+from outcome_exporter.kernels.otlp_values import wanted_keys
+from outcome_exporter.kernels.wire import decode_spans
 from outcome_exporter.model import FLAG_NAMES, AttributeType
 
 NAMES = (
@@ -145,13 +146,13 @@ def note_flag(flags, resource, event):
     if any(name.endswith("variant") for name, _, _ in rows):
         rows = [row for row in rows if row[0] != "feature_flag.result.value"]
     texts = [value.encode() if isinstance(value, str) else value for _, _, value in rows]
-    long = any(isinstance(text, bytes) and len(text) > wire.FLAG_TEXT_MAX for text in texts)
+    long = any(isinstance(text, bytes) and len(text) > span_events.FLAG_TEXT_MAX for text in texts)
     evaluation = resource, tuple(rows)
     if (
         event.name in {"feature_flag", "feature_flag.evaluation"}
-        and 0 < count <= wire.FLAG_ROWS_MAX
+        and 0 < count <= span_events.FLAG_ROWS_MAX
         and not long
-        and (evaluation in flags or len(flags) < wire.FLAGS_MAX)
+        and (evaluation in flags or len(flags) < span_events.FLAGS_MAX)
     ):
         time = min(event.time_unix_nano, TIME_MAX)
         flags[evaluation] = max(flags.get(evaluation, 0), time)
@@ -323,7 +324,9 @@ def add_span(scope_spans, rng):
 
 def add_evaluation(event, rng):
     event.name = rng.choice(["feature_flag", "feature_flag.evaluation", "feature_flag.evaluated"])
-    for _ in range(rng.choice([1, 2, 2, 3, wire.FLAG_ROWS_MAX, wire.FLAG_ROWS_MAX + 1])):
+    for _ in range(
+        rng.choice([1, 2, 2, 3, span_events.FLAG_ROWS_MAX, span_events.FLAG_ROWS_MAX + 1])
+    ):
         value = event.attributes.add(key=rng.choice([*FLAG_NAMES, "feature_flag.set.id"])).value
         match rng.randrange(8):
             case 0:
@@ -331,7 +334,7 @@ def add_evaluation(event, rng):
             case 1:
                 value.int_value = 1
             case 2:
-                value.string_value = "x" * (wire.FLAG_TEXT_MAX + rng.randrange(2))
+                value.string_value = "x" * (span_events.FLAG_TEXT_MAX + rng.randrange(2))
             case _:
                 value.string_value = rng.choice(["on", "off", "new-checkout", "grün, 日本語"])
 
@@ -741,7 +744,7 @@ def test_more_attributes_than_keys_still_fit():
 
 def test_evaluations_of_flags_are_bounded_and_each_is_kept_once():
     request = ExportTraceServiceRequest()
-    for number in range(4 * wire.FLAGS_MAX):
+    for number in range(4 * span_events.FLAGS_MAX):
         spans = request.resource_spans.add().scope_spans.add().spans
         event = spans.add(trace_id=b"t" * 16, span_id=b"s" * 8).events.add(name="feature_flag")
         event.time_unix_nano = number
@@ -750,8 +753,8 @@ def test_evaluations_of_flags_are_bounded_and_each_is_kept_once():
     again.CopyFrom(request.resource_spans[3].scope_spans[0].spans[0].events[0])
     again.time_unix_nano = 1_000
     flags = decode_spans(request.SerializeToString(), WANTED).flags
-    assert flags["resource"].tolist() == list(range(wire.FLAGS_MAX))
-    assert flags["time"].tolist() == [0, 1, 2, 1_000, *range(4, wire.FLAGS_MAX)]
+    assert flags["resource"].tolist() == list(range(span_events.FLAGS_MAX))
+    assert flags["time"].tolist() == [0, 1, 2, 1_000, *range(4, span_events.FLAGS_MAX)]
 
 
 def test_shortest_attributes_still_fit():

@@ -17,6 +17,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from outcome_exporter.kernels.protobuf import DELIMITED, FIELD_NUMBERS, NOTED, OPAQUE, TEXT
+
 
 class Message(IntEnum):
     """Messages that a trace request is made of: rows of `SCHEMA`."""
@@ -36,11 +38,6 @@ class Message(IntEnum):
     ARRAY_VALUE = 12
     KEY_VALUE_LIST = 13
 
-
-OPAQUE: Final = -1
-"""A field that is bytes, or unknown."""
-TEXT: Final = -2
-"""A field that must be UTF-8."""
 
 FIELDS: Final[dict[Message, dict[int, int]]] = {
     Message.REQUEST: {1: Message.RESOURCE_SPANS},
@@ -67,8 +64,22 @@ FIELDS: Final[dict[Message, dict[int, int]]] = {
 }
 """Message → number of a length-delimited field → the message it holds, or TEXT."""
 
-FIELD_NUMBERS: Final = 16
-"""One more than the highest number in `FIELDS`."""
+REQUEST_RESOURCE_SPANS: Final = 1 << 3 | DELIMITED
+"""The tag that each resource of a request begins with."""
+
+DEPTHS: Final[dict[Message, int]] = {
+    Message.REQUEST: 0,
+    Message.RESOURCE_SPANS: 1,
+    Message.RESOURCE: 2,
+    Message.SCOPE_SPANS: 2,
+    Message.SPAN: 3,
+    Message.EVENT: 4,
+    Message.STATUS: 4,
+}
+"""How deep the messages that are read by hand are nested in a request."""
+
+_EVENTS: Final = 11
+"""Number of the field that holds a span's events: noted, for whoever looks for flags in them."""
 
 
 def _table() -> npt.NDArray[np.int8]:
@@ -76,9 +87,11 @@ def _table() -> npt.NDArray[np.int8]:
     for message, fields in FIELDS.items():
         for number, content in fields.items():
             table[message, number] = content
+    table[Message.SPAN, _EVENTS] += NOTED
     table.flags.writeable = False
     return table
 
 
 SCHEMA: Final = _table()
-"""What a length-delimited field holds: a `Message`, TEXT or OPAQUE. Shape (messages, numbers)."""
+"""What a length-delimited field holds: a `Message`, one that is NOTED, TEXT or OPAQUE.
+Shape (messages, numbers)."""

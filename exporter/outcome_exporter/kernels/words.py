@@ -6,14 +6,13 @@ one answers for every place it reads. Little-endian machines only.
 
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import numpy as np
 
     from outcome_exporter.model import Bytes, Table
 
@@ -67,10 +66,15 @@ def _lower_prefetch(_context: Any, array: Any, place: Any) -> Any:  # noqa: ANN4
 # The first element of an array, which must outlive the pointer.
 pointer = cast("Callable[[Any], Any]", intrinsic(_lower_pointer))
 # A row of a structured array, by a pointer to the first.
-row = cast("Callable[[Table, int], Any]", intrinsic(_lower_row))
+row_at = cast("Callable[[Table, int], Any]", intrinsic(_lower_row))
 # 8 bytes from a place on as a little-endian number, however they are aligned.
 load_word = cast("Callable[[Bytes, int], int]", intrinsic(_lower_load_word))
 # Of two 64-bit numbers the 128 bits of their product, one half laid over the other.
 fold_product = cast("Callable[[np.uint64, np.uint64], np.uint64]", intrinsic(_lower_fold_product))
 # Begins to bring a place of an array near, which may also lie outside: changes nothing but time.
 prefetch = cast("Callable[[Any, int], None]", intrinsic(_lower_prefetch))
+
+# To the type checker every integer is an int. Constants are made by these too: numba compiles a
+# part once for each plain int that it is called with.
+as_int = cast("Callable[[Any], int]", np.int64)
+as_word = cast("Callable[[Any], int]", np.uint64)
