@@ -152,22 +152,20 @@ class Slos:
             self._sum_anew(self._lengths)
         while self.minute < minute:
             self.minute += 1
-            k.shift(self._windows, 0, 1, self._read(self.minute))
-            for length in self._lengths:
-                k.shift(self._windows, length, -1, self._read(self.minute - length))
-
-    def _read(self, minute: int) -> Table:
-        rows = self._fresh.rows[: self._fresh.count[0]]
-        return np.concatenate([self._store.read_minute(minute), rows[rows["minute"] == minute]])
+            k.move_on(self._windows, self.fresh(), self.minute)
+            for age in (0, *self._lengths):
+                stored = self._store.read_minute(self.minute - age)
+                if stored.size:
+                    k.move_on(self._windows, stored, self.minute)
 
     def _sum_anew(self, lengths: Iterable[int]) -> None:
-        rows = self._fresh.rows[: self._fresh.count[0]]
+        rows = self.fresh()
         for length in lengths:
             first = self.minute - length + 1
             self._windows.sums[self._windows.minutes == length] = 0
             within = (rows["minute"] >= first) & (rows["minute"] <= self.minute)
-            k.shift(self._windows, length, 1, self._store.sum_minutes(first, self.minute))
-            k.shift(self._windows, length, 1, rows[within])
+            k.fill(self._windows, length, self._store.sum_minutes(first, self.minute))
+            k.fill(self._windows, length, rows[within])
 
     # What is shown
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.scenario import START, MemoryStore, config, read
 
 from outcome_exporter import series, slo
-from outcome_exporter.model import VERDICT
+from outcome_exporter.kernels import buckets
+from outcome_exporter.model import BUCKET, VERDICT
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.units import DAY, MILLIONTHS, MINUTE, SECOND
 
@@ -224,6 +225,28 @@ def test_windows_are_the_sums_of_their_minutes_however_time_passes(steps, checkp
             ]
             # What came too late for every window stays out for good.
             assert sums == expected, length
+
+
+def test_a_minute_that_begins_brings_its_buckets_and_takes_what_is_as_old_as_a_window():
+    windows = buckets.Windows(
+        first=np.array([0, 2, 3]),
+        minutes=np.array([5, 30, 5]),
+        sums=np.full((3, 3), 1_000),
+    )
+    now = MIDNIGHT // MINUTE
+    rows = np.array(
+        [
+            (0, now, 1, 2, 3),
+            (0, now - 5, 10, 20, 30),
+            (1, now - 30, 100, 100, 100),  # that SLO has no such window
+            (1, now - 5, 4, 5, 6),
+            (0, now - 4, 100, 100, 100),
+            (0, now + 1, 100, 100, 100),
+        ],
+        BUCKET,
+    )
+    buckets.move_on(windows, rows, now)
+    assert windows.sums.tolist() == [[991, 982, 973], [1_001, 1_002, 1_003], [996, 995, 994]]
 
 
 def test_a_window_that_is_new_is_summed_from_the_buckets():

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from outcome_exporter.kernels.hashing import Seed, home
-from outcome_exporter.kernels.jit import kernel
+from outcome_exporter.kernels.jit import inlined, kernel
 from outcome_exporter.model import Table
 
 GOOD, BAD, VALUE = range(3)
@@ -125,13 +125,36 @@ def add(
 
 
 @kernel
-def shift(windows: Windows, length: int, sign: int, buckets: Table) -> None:
-    """Adds buckets to (sign 1) or takes them from (-1) the windows of a length; 0: of any."""
+def move_on(windows: Windows, buckets: Table, now: int) -> None:
+    """The minute `now` begins: its buckets enter every window, and one leaves each.
+
+    Args:
+        windows: Sums up to the minute before.
+        buckets: Of any minutes; what neither enters nor leaves stays out of it.
+        now: The minute it is.
+    """
     for i in range(buckets.size):
-        bucket = buckets[i]
-        slo = np.int64(bucket.slo)
+        slo, age = np.int64(buckets[i].slo), now - buckets[i].minute
         for w in range(windows.first[slo], windows.first[slo + 1]):
-            if length in (0, windows.minutes[w]):
-                windows.sums[w, GOOD] += sign * bucket.good
-                windows.sums[w, BAD] += sign * bucket.bad
-                windows.sums[w, VALUE] += sign * bucket.value
+            if age == 0:
+                _add(windows, w, 1, buckets, i)
+            elif age == windows.minutes[w]:
+                _add(windows, w, -1, buckets, i)
+
+
+@kernel
+def fill(windows: Windows, length: int, buckets: Table) -> None:
+    """Adds buckets to the windows of a length."""
+    for i in range(buckets.size):
+        slo = np.int64(buckets[i].slo)
+        for w in range(windows.first[slo], windows.first[slo + 1]):
+            if windows.minutes[w] == length:
+                _add(windows, w, 1, buckets, i)
+
+
+@inlined
+def _add(windows: Windows, w: int, sign: int, buckets: Table, i: int) -> None:
+    bucket = buckets[i]
+    windows.sums[w, GOOD] += sign * bucket.good
+    windows.sums[w, BAD] += sign * bucket.bad
+    windows.sums[w, VALUE] += sign * bucket.value
