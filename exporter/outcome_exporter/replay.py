@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from heapq import heappop, heappush
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from outcome_exporter.warmup import warm_up
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _READ_BYTES = 8 << 20
+_NO_BUCKETS = np.empty(0, BUCKET)
 _WIDTH = 120
 """Columns where the output is no terminal."""
 
@@ -53,20 +55,29 @@ class RecentBuckets:
         """Keeps so many minutes."""
         self._keep = minutes
         self._minutes: dict[int, list[Table]] = {}
+        self._oldest: list[int] = []
+        """The minutes that are held, as a heap."""
         self.latest = 0
         """The last minute of which there ever were any."""
 
     def add(self, rows: Table, now: int) -> None:
         """Takes buckets over, and drops those that no window holds at the minute `now`."""
-        for minute in np.unique(rows["minute"]).tolist():
-            self._minutes.setdefault(minute, []).append(rows[rows["minute"] == minute])
+        rows = rows[np.argsort(rows["minute"], kind="stable")]
+        minutes, starts = np.unique(rows["minute"], return_index=True)
+        # No rows are split into one part, empty: of no minute.
+        for minute, added in zip(minutes.tolist(), np.split(rows, starts[1:]), strict=False):
+            if minute not in self._minutes:
+                self._minutes[minute] = []
+                heappush(self._oldest, minute)
+            self._minutes[minute].append(added)
             self.latest = max(self.latest, minute)
-        for minute in [minute for minute in self._minutes if minute < now - self._keep]:
-            del self._minutes[minute]
+        while self._oldest and self._oldest[0] < now - self._keep:
+            del self._minutes[heappop(self._oldest)]
 
     def read_minute(self, minute: int) -> Table:
         """BUCKET rows of one minute."""
-        return np.concatenate([np.empty(0, BUCKET), *self._minutes.get(minute, ())])
+        held = self._minutes.get(minute, [])
+        return np.concatenate(held) if held else _NO_BUCKETS
 
     def sum_minutes(self, first: int, last: int) -> Table:
         """BUCKET rows of some minutes; more than one an SLO, which sums the same."""
@@ -80,7 +91,7 @@ class RecentBuckets:
             if first <= minute <= last
             for rows in held
         )
-        return np.concatenate([np.empty(0, BUCKET), *parts])
+        return np.concatenate([_NO_BUCKETS, *parts])
 
 
 @dataclass

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import zstandard
 from rich.console import Console
@@ -18,9 +19,9 @@ from outcome_exporter.config import Config, load
 from outcome_exporter.errors import DecodeError, LogCorrupt
 from outcome_exporter.exposition import render
 from outcome_exporter.log import DurableLog
-from outcome_exporter.model import Encoding, Kind, Record
+from outcome_exporter.model import BUCKET, Encoding, Kind, Record
 from outcome_exporter.pipeline import Pipeline
-from outcome_exporter.replay import Replay, replay
+from outcome_exporter.replay import RecentBuckets, Replay, replay
 from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import DAY, HOUR, MINUTE, SECOND
 
@@ -70,6 +71,44 @@ def outage() -> list[bytes]:
 def run(config, path) -> tuple[Replay, str]:
     out = Console(file=io.StringIO(), force_terminal=False)
     return replay(config, path, out, time.perf_counter, bytes(16)), out.file.getvalue()
+
+
+def buckets_of(*minutes: int) -> np.ndarray:
+    """A bucket of each minute, which says which one it is."""
+    rows = np.zeros(len(minutes), BUCKET)
+    rows["minute"] = rows["good"] = minutes
+    return rows
+
+
+def test_buckets_are_held_for_as_long_as_a_window_needs_them():
+    held = RecentBuckets(10)
+    rows = buckets_of(103, 101, 103, 95)
+    held.add(rows, 103)
+    rows["good"] = 0  # they are the caller's, who goes on to use them
+    held.add(buckets_of(), 105)
+    assert held.read_minutes(90, 110)["good"].tolist() == [95, 101, 103, 103]
+    held.add(buckets_of(99), 106)
+    assert held.read_minutes(90, 110)["good"].tolist() == [101, 103, 103, 99]
+    assert held.read_minute(103)["good"].tolist() == [103, 103]
+    assert held.read_minute(95).size == 0
+    held.add(buckets_of(), 112)
+    assert held.read_minutes(90, 110)["good"].tolist() == [103, 103]
+    assert held.latest == 103
+
+
+def test_adding_buckets_costs_no_more_however_many_are_held():
+    def seconds(minutes: int) -> float:
+        held = RecentBuckets(minutes)
+        held.add(buckets_of(*range(minutes)), minutes)
+        took = []
+        for minute in range(minutes, minutes + 50):
+            rows = buckets_of(minute)
+            began = time.thread_time()
+            held.add(rows, minute)
+            took.append(time.thread_time() - began)
+        return min(took)
+
+    assert seconds(40_000) < 5 * seconds(40)
 
 
 @pytest.fixture(scope="module")
