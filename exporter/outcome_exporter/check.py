@@ -310,8 +310,8 @@ def _prometheus(sli: PrometheusSli, path: str, configuration: Config) -> Iterato
         problem = "no Prometheus is configured to read it from"
         yield Problem(path, problem, "add `prometheus: {url: http://prometheus:9090}`")
     if sli.part == sli.total:
-        problem = "is the same as `total`: every event would be " + ("good" if sli.good else "bad")
-        yield Problem(f"{path}.{'good' if sli.good else 'bad'}", problem, "select some of them")
+        problem = f"is the same as `total`: every event would be {sli.verdict}"
+        yield Problem(f"{path}.{sli.verdict}", problem, "select some of them")
     for key in ("good", "bad", "total"):
         query = getattr(sli, key)
         if query is None:
@@ -336,7 +336,7 @@ def _prometheus(sli: PrometheusSli, path: str, configuration: Config) -> Iterato
 
 def _metric(sli: MetricSli, path: str) -> Iterator[Problem]:
     part = sli.part
-    place = f"{path}.{'good' if sli.good else 'bad'}"
+    place = f"{path}.{sli.verdict}"
     if part.bound == 0 and isinstance(part.bound, int):
         key = "below" if part.below is not None else "above"
         yield Problem(f"{place}.{key}", "nothing takes no time at all", "use a longer one")
@@ -534,8 +534,8 @@ def _events(sli: Sli) -> str:
     if sli.composite is not None:
         return f"of {' and '.join(f'{part.slo} by {part.weight:g}' for part in sli.composite)}"
     if sli.prometheus is not None:
-        verdict = "good" if sli.prometheus.good else "bad"
-        return f"of {sli.prometheus.total} in Prometheus, {verdict} if {sli.prometheus.part},"
+        counted = sli.prometheus
+        return f"of {counted.total} in Prometheus, {counted.verdict} if {counted.part},"
     if sli.metric is None:
         return ""
     metric, part = sli.metric, sli.metric.part
@@ -546,8 +546,7 @@ def _events(sli: Sli) -> str:
         bound = getattr(part, key)
         if bound is not None:
             told.append(f"{key} {format_duration(bound) if isinstance(bound, int) else bound}")
-    verdict = "good" if metric.good else "bad"
-    return f"of {metric.name}{where}, {verdict} if {' and '.join(told)},"
+    return f"of {metric.name}{where}, {metric.verdict} if {' and '.join(told)},"
 
 
 def _count(number: int, what: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from outcome_exporter import burn, check, config
-from outcome_exporter.config import journeys, process
+from outcome_exporter.config import journeys, process, slos
 from outcome_exporter.config.scalars import format_size
 from outcome_exporter.errors import ConfigError
 from outcome_exporter.units import DAY, HOUR, MILLISECOND, MINUTE, SECOND
@@ -158,6 +158,35 @@ def test_objectives_have_no_binary_noise():
 )
 def test_tiers_that_cannot_fire_are_left_out(objective, window, kept):
     assert slo(objective, window).tiers == tuple(burn.TIERS[index] for index in kept)
+
+
+SLIS = {
+    slos.MetricSli: ({"name": "http.server.request.duration"}, {"below": "300ms"}),
+    slos.PrometheusSli: ({"total": "requests_total"}, 'requests_total{code="200"}'),
+}
+
+
+@pytest.mark.parametrize("verdict", ["good", "bad"])
+@pytest.mark.parametrize(("kind", "of"), SLIS.items())
+def test_an_sli_names_its_good_events_or_its_bad_ones(kind, of, verdict):
+    total, part = of
+    sli = kind.model_validate(total | {verdict: part})
+    assert sli.verdict == verdict
+    assert sli.part == getattr(sli, verdict) is not None
+    for parts in ({}, {"good": part, "bad": part}):
+        with pytest.raises(ValueError, match="needs good or bad, one of them"):
+            kind.model_validate(total | parts)
+
+
+def test_an_slis_text_stays_for_an_slo_is_known_by_it():
+    texts = [
+        kind.model_validate(total | {"bad": part}).model_dump_json(exclude_unset=True)
+        for kind, (total, part) in SLIS.items()
+    ]
+    assert texts == [
+        '{"name":"http.server.request.duration","bad":{"below":"300ms"}}',
+        '{"bad":"requests_total{code=\\"200\\"}","total":"requests_total"}',
+    ]
 
 
 def test_windows_are_the_common_ones_and_its_own():

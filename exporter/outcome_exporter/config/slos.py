@@ -7,7 +7,7 @@ journey's SLO judges attempts, see `journeys`.
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -24,6 +24,8 @@ from outcome_exporter.config.scalars import Bound, Duration, Model, Moment, Name
 from outcome_exporter.units import DAY, MINUTE
 
 OBJECTIVE_MAX = Decimal("99.9999")
+
+Part = TypeVar("Part")
 
 
 def _percent(value: object, *, remedy: str) -> Decimal:
@@ -243,7 +245,34 @@ class MetricPart(Model):
         return self.below if self.below is not None else self.above
 
 
-class MetricSli(Model):
+class Parted(Model, Generic[Part]):
+    """An SLI that says which of its events are good, or which are bad: the others are not."""
+
+    # Declared by each SLI, among its other fields: an SLO is known by its text, in their order.
+    if TYPE_CHECKING:
+        good: Part | None
+        bad: Part | None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.good is None) == (self.bad is None):
+            raise ValueError("needs good or bad, one of them")
+        return self
+
+    @property
+    def verdict(self) -> Literal["good", "bad"]:
+        """Of the events that it names."""
+        return "good" if self.good is not None else "bad"
+
+    @property
+    def part(self) -> Part:
+        """The events that it names."""
+        part = self.good if self.good is not None else self.bad
+        assert part is not None
+        return part
+
+
+class MetricSli(Parted[MetricPart]):
     """Events that an OTLP metric counts: a sum, or a histogram; or the time a gauge spends.
 
     The point's attributes are looked at before those of its resource.
@@ -267,21 +296,8 @@ class MetricSli(Model):
     hold: Duration = 5 * MINUTE
     """How long a gauge is taken to stay as it was when nothing more comes."""
 
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.good is None) == (self.bad is None):
-            raise ValueError("needs good or bad, one of them")
-        return self
 
-    @property
-    def part(self) -> MetricPart:
-        """What is said of the events: those that are good, or those that are bad."""
-        part = self.good or self.bad
-        assert part is not None
-        return part
-
-
-class PrometheusSli(Model):
+class PrometheusSli(Parted[Text]):
     """Events that a Prometheus has counted: good or bad ones, and all of them.
 
     A selector of counters is read sample by sample, exactly. Anything else is an expression that
@@ -291,19 +307,6 @@ class PrometheusSli(Model):
     good: Text | None = None
     bad: Text | None = Field(default=None, examples=['http_requests_total{job="shop",code=~"5.."}'])
     total: Text = Field(examples=['http_requests_total{job="shop"}'])
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.good is None) == (self.bad is None):
-            raise ValueError("needs good or bad, one of them")
-        return self
-
-    @property
-    def part(self) -> str:
-        """What is said of the events: those that are good, or those that are bad."""
-        part = self.good or self.bad
-        assert part is not None
-        return part
 
 
 class Component(Model):
