@@ -244,6 +244,11 @@ class Engine:
             self._thread.join()
 
     @property
+    def checkpointed(self) -> int:
+        """When the last checkpoint was written, in nanoseconds since 1970; 0 if none ever was."""
+        return self._checkpoint_nano
+
+    @property
     def failure(self) -> Exception | None:
         """What stopped the thread, if anything did."""
         return self._failure

@@ -210,6 +210,11 @@ class Server:
         """What stopped the pipeline, if anything did."""
         return self._engine.failure
 
+    @property
+    def checkpointed(self) -> int:
+        """When the last checkpoint was written, in nanoseconds since 1970."""
+        return self._engine.checkpointed
+
     def _not_ready(self) -> str | None:
         """None while requests are accepted and the log has been read; otherwise what is missing."""
         return self._engine.not_ready() or (None if self.ports else "no requests are accepted")
@@ -370,34 +375,48 @@ class WatchedFile:
 class Reloading:
     """When the configuration is taken over: on request, and when a watched file has changed.
 
-    What the storage refused is tried again at each look, for its disk may have room by then; an
-    error of the file itself waits for another content.
+    What the storage refused is tried again once a checkpoint was written, which the pipeline tries
+    at its own pace: until then the disk has no room for this one either. An error of the file
+    itself waits for another content.
     """
 
-    def __init__(self, reload: Callable[[], None], watched: WatchedFile | None) -> None:
+    def __init__(
+        self,
+        reload: Callable[[], None],
+        watched: WatchedFile | None,
+        checkpointed: Callable[[], int],
+    ) -> None:
+        """Nothing was asked for yet.
+
+        Args:
+            reload: Takes the file over.
+            watched: The file, if it is watched.
+            checkpointed: When the last checkpoint was written.
+        """
         self._reload = reload
         self._watched = watched
-        self._said = ""
-        """Why the last try failed that will be made again."""
+        self._checkpointed = checkpointed
+        self._refused: int | None = None
+        """The last checkpoint when the storage refused; None once it is to be tried again."""
 
     def look(self, *, asked: bool) -> None:
         """Reloads if somebody asked for it or the file says so; errors are logged."""
+        if self._watched and self._refused is not None and self._refused != self._checkpointed():
+            self._refused = None
+            self._watched.look_again()
         if not asked and not (self._watched and self._watched.changed()):
             return
-        said, self._said = self._said, ""
+        self._refused = None
         try:
             self._reload()
         except ConfigError as error:
             for problem in error.problems:
                 logger.error("not reloaded: %s", problem.in_file(error.file))  # noqa: TRY400 - no bug, no traceback
         except OutcomeExporterError as error:
-            # The same reason every second would fill the disk that is perhaps full.
-            if asked or str(error) != said:
-                logger.error("not reloaded: %s", error)  # noqa: TRY400
+            logger.error("not reloaded: %s", error)  # noqa: TRY400
             # What is damaged stays so: the next checkpoint stops the exporter.
-            if self._watched and not isinstance(error, LogCorrupt | StateCorrupt):
-                self._watched.look_again()
-                self._said = str(error)
+            if not isinstance(error, LogCorrupt | StateCorrupt):
+                self._refused = self._checkpointed()
 
 
 def serve(
@@ -406,7 +425,7 @@ def serve(
     """Serves until SIGTERM or SIGINT; SIGHUP reloads the configuration.
 
     With `watch`, a change of the file's content does so, too, within LOOK_SECONDS; one that the
-    storage refuses is tried again as often.
+    storage refuses is tried again after the next checkpoint that it takes.
 
     Raises:
         ConfigError: The configuration cannot work.
@@ -419,7 +438,7 @@ def serve(
     # Before the server reads the file: what changes meanwhile is then seen, not missed.
     watched = WatchedFile(config_path) if watch else None
     server = Server(config_path)
-    reloading = Reloading(server.reload, watched)
+    reloading = Reloading(server.reload, watched, lambda: server.checkpointed)
     wake = threading.Event()
     asked: list[int] = []
 

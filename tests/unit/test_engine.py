@@ -14,6 +14,7 @@ from outcome_exporter.engine import Engine
 from outcome_exporter.errors import LogCorrupt, Overloaded, StateCorrupt, StorageError
 from outcome_exporter.log import DurableLog, LogReader
 from outcome_exporter.model import Encoding, Kind
+from outcome_exporter.server import Reloading, WatchedFile
 from outcome_exporter.warmup import warm_up
 
 SECOND = 1_000_000_000
@@ -479,6 +480,35 @@ def test_a_reload_whose_checkpoint_fails_keeps_the_old_configuration_and_says_so
         engine._store.save = save
         engine.reload(config(journey("b")))
         assert shown(engine, series.CONFIG_RELOAD_OK) == {(): 1}
+
+
+def test_a_watched_file_asks_a_full_disk_for_no_checkpoint_beyond_the_engines_own(tmp_path):
+    clock, after = Clock(), config(journey("b"))
+    file = tmp_path / "config.yaml"
+    file.touch()
+    tries = []
+
+    def full(*_, **__):
+        tries.append(clock.now)
+        failing()
+
+    with running(tmp_path, config(journey("a")), clock) as engine:
+        send(engine, "a", clock)
+        reloading = Reloading(
+            lambda: engine.reload(after), WatchedFile(file), lambda: engine.checkpointed
+        )
+        save, engine._store.save = engine._store.save, full
+        file.write_text("journeys: b")
+        for _ in range(20):
+            reloading.look(asked=False)
+        assert len(tries) == 1
+        checkpoint(engine)
+        reloading.look(asked=False)
+        assert len(tries) == 2
+        engine._store.save = save
+        checkpoint(engine)
+        reloading.look(asked=False)
+        assert engine.pipeline.config is after
 
 
 def failing(*_, **__):

@@ -72,8 +72,10 @@ class Reloads:
     def __init__(self, file, log, *, watch=True):
         self.fails = None
         self.count = 0
+        self.checkpoint = 1
         self._log = log
-        self._reloading = Reloading(self._reload, WatchedFile(file) if watch else None)
+        watched = WatchedFile(file) if watch else None
+        self._reloading = Reloading(self._reload, watched, lambda: self.checkpoint)
 
     def _reload(self):
         self.count += 1
@@ -93,20 +95,44 @@ def reloads(file, caplog):
     return Reloads(file, caplog)
 
 
-def test_what_the_storage_refused_is_tried_again_at_each_look_and_said_once(file, reloads):
+def test_what_the_storage_refused_is_tried_again_once_it_took_a_checkpoint(file, reloads):
     reloads.fails = StorageError("the disk is full")
     assert reloads.look() == (0, [])
     written(file)
     assert reloads.look() == (1, ["not reloaded: the disk is full"])
-    assert reloads.look() == (1, [])
-    reloads.fails = StorageError("the disk is gone")
-    assert reloads.look() == (1, ["not reloaded: the disk is gone"])
-    reloads.fails = None
-    assert reloads.look() == (1, [])
+    for _ in range(3):
+        assert reloads.look() == (0, [])
+    reloads.checkpoint += 1
+    assert reloads.look() == (1, ["not reloaded: the disk is full"])
     assert reloads.look() == (0, [])
+    reloads.fails = None
+    reloads.checkpoint += 1
+    assert reloads.look() == (1, [])
+    reloads.checkpoint += 1
+    assert reloads.look() == (0, [])
+
+
+def test_another_content_is_tried_at_once_whatever_the_storage_refused(file, reloads):
+    reloads.fails = StorageError("the disk is full")
+    written(file)
+    assert reloads.look() == (1, ["not reloaded: the disk is full"])
     file.write_text("third")
-    reloads.fails = StorageError("the disk is gone")
-    assert reloads.look() == (1, ["not reloaded: the disk is gone"])
+    reloads.fails = ConfigError("c.yaml", [Problem("slos", "are wrong", "")])
+    assert reloads.look() == (1, ["not reloaded: c.yaml: slos: are wrong"])
+    reloads.checkpoint += 1
+    assert reloads.look() == (0, [])
+
+
+def test_a_file_that_is_gone_when_the_storage_has_room_again_is_waited_for(file, reloads):
+    reloads.fails = StorageError("the disk is full")
+    written(file)
+    assert reloads.look() == (1, ["not reloaded: the disk is full"])
+    reloads.fails = None
+    file.unlink()
+    reloads.checkpoint += 1
+    assert reloads.look() == (0, [])
+    file.write_text("second")
+    assert reloads.look() == (1, [])
 
 
 def test_who_asks_is_told_each_time_and_a_file_nobody_watches_is_not_tried_again(file, caplog):
@@ -115,7 +141,9 @@ def test_who_asks_is_told_each_time_and_a_file_nobody_watches_is_not_tried_again
         reloads.fails = StorageError("the disk is full")
         for _ in range(2):
             assert reloads.look(asked=True) == (1, ["not reloaded: the disk is full"])
-        assert reloads.look() == (int(watch), [])
+        assert reloads.look() == (0, [])
+        reloads.checkpoint += 1
+        assert reloads.look() == (int(watch), ["not reloaded: the disk is full"][: int(watch)])
 
 
 def test_an_error_of_the_file_waits_for_another_content_and_so_does_damage(file, reloads):
@@ -126,4 +154,5 @@ def test_an_error_of_the_file_waits_for_another_content_and_so_does_damage(file,
         reloads.fails = fails
         file.write_text(said)
         assert reloads.look() == (1, [f"not reloaded: {said}"])
+        reloads.checkpoint += 1
         assert reloads.look() == (0, [])
