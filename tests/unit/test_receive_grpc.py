@@ -113,6 +113,14 @@ def test_a_call_without_a_message_is_refused(exporter, method):
     assert details_of(error).message == error.details()
 
 
+def test_of_several_messages_in_a_call_only_the_first_is_read(exporter):
+    """A known limit; see the receiver."""
+    with grpc.insecure_channel(f"127.0.0.1:{exporter.grpc_port}") as channel:
+        messages = iter([SPAN_REQUEST, b"not even OTLP"])
+        assert channel.stream_unary(TRACES)(messages, timeout=20) == b""
+    assert [payload for _, _, payload, _ in exporter.inbox.records] == [SPAN_REQUEST]
+
+
 def test_what_was_left_out_is_told(exporter, call):
     spans = samples.traces(samples.SPAN, {**samples.SPAN, "traceId": "00" * 16})
     answer = call(TRACES, payload_of(spans, ExportTraceServiceRequest))
