@@ -10,7 +10,7 @@ log keeps everything, and once it is full the senders are asked to wait.
 On start the state of the last checkpoint is taken over, and what the log holds beyond it is
 read again; until that is done the exporter is not ready, and shows nothing that could go back. A
 START record in the log says that it was away, so that a replay knows it too; a CLOCK record says
-that the clock moved on though nothing came.
+that the clock moved on though nothing came, or what a reload changed of what is shown.
 """
 
 import logging
@@ -230,7 +230,7 @@ class Engine:
             StorageError: The log cannot be written.
         """
         try:
-            self._log.append(Kind.START, Encoding.NONE, b"")
+            self._log.append(Kind.START, Encoding.NONE, self.pipeline.terms())
         except Overloaded as refused:
             raise StorageError(f"the exporter cannot start: {refused}") from refused
         self._ready_offset = self._log.next_offset
@@ -333,8 +333,8 @@ class Engine:
             self._checkpoint(must=True)
             pipeline = Pipeline(config, buckets, self._seed)
             pipeline.restore(*self.pipeline.dump(), self.pipeline.next_offset)
-            if pipeline.second is not None and self._unread_records() <= 0:
-                pipeline.show_from(pipeline.second)  # before that nothing has been shown
+            if pipeline.terms() != self.pipeline.terms():
+                self._log.append(Kind.CLOCK, Encoding.NONE, pipeline.terms())
         except Exception as error:  # noqa: BLE001 - whoever asked is told, the old one goes on
             self._reload_ok = False
             done.set_exception(error)

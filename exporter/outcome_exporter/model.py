@@ -24,7 +24,7 @@ class Kind(IntEnum):
     """What a record of the log holds. The numbers are stored; never reuse one."""
 
     START = 0
-    """The exporter started: empty, or the reason in JSON. What came before it may have a gap."""
+    """The exporter started, under what `Pipeline.terms` says. Before it there may be a gap."""
     TRACES = 1
     """ExportTraceServiceRequest, protobuf."""
     LOGS = 2
@@ -36,7 +36,8 @@ class Kind(IntEnum):
     POLLED = 5
     """What was read from a Prometheus: `Polled` as JSON."""
     CLOCK = 9
-    """Nothing came, and something was due: empty. Replays settle it at the same moment."""
+    """Nothing came, and something was due: empty. Replays settle it at the same moment. Or the
+    configuration changed: what `Pipeline.terms` says of the one that runs now."""
 
 
 OWN_KINDS = frozenset({Kind.START, Kind.CLOCK})

@@ -14,6 +14,7 @@ Not thread-safe: the caller lets one thread in at a time.
 """
 
 import itertools
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -98,6 +99,7 @@ class Pipeline:
         self.remembered_from: int | None = None
         """Second from which on what `explain` tells is known: this process's, or its reload's."""
         self._birth = config.exposition.birth // SECOND
+        """As the log said last; see `terms`."""
         self.shown_born = 0
         """Series born in this second or before are shown, however long `birth` is now."""
         self.next_offset = 0
@@ -144,8 +146,8 @@ class Pipeline:
     def ingest(self, record: Record) -> None:
         """Takes the next record of the log in."""
         assert record.offset >= self.next_offset, "a record was read twice"
-        if record.kind is Kind.START:
-            self._start(record.arrival_unix_nano)
+        if record.kind in OWN_KINDS:
+            self._heed(record)
         self.advance(record.arrival_unix_nano)
         match self._decoded(record):
             case SpanBatch() as spans:
@@ -182,14 +184,17 @@ class Pipeline:
             return decode_polled(payload)
         return self.decode(record.kind, payload)
 
-    def _start(self, arrival: int) -> None:
-        """The exporter was away until now: senders get time to deliver what they kept."""
-        if self.second is None:
-            return
-        now = max(arrival // SECOND, self.second)
-        self.show_from(now)
-        self.outcomes.grace_until = now + self.config.time.grace // SECOND
-        self.traces.forgive(now + 1)
+    def _heed(self, record: Record) -> None:
+        """Takes in what the exporter says of itself."""
+        said = json.loads(record.payload) if record.payload else {}
+        if self.second is not None:
+            now = max(record.arrival_unix_nano // SECOND, self.second)
+            self.shown_born = max(self.shown_born, now - self._birth)
+            if record.kind is Kind.START:
+                # It was away until now: senders get time to deliver what they kept.
+                self.outcomes.grace_until = now + self.config.time.grace // SECOND
+                self.traces.forgive(now + 1)
+        self._birth = said.get("birth", self._birth)
 
     def _take_events(self, events: Sequence[BusinessEvent], arrival: int) -> None:
         assert self.second is not None
@@ -289,16 +294,17 @@ class Pipeline:
         """Whether a series born at a second is shown with its value, and no more as 0."""
         if self.second is None or born <= self.shown_born:
             return True
-        return self.second >= born + self.config.exposition.birth // SECOND
+        return self.second >= born + self._birth
 
-    def show_from(self, second: int) -> None:
-        """This configuration's `birth` holds from a second on; what was shown stays shown.
+    def terms(self) -> bytes:
+        """What the log is to say of this configuration before it rules what is shown, as JSON.
 
-        Until then the `birth` of before held, which a checkpoint keeps. A series that fell back to
-        0 because `birth` was raised would be a counter that was reset (G5).
+        A series that fell back to 0 because `birth` was raised would be a counter that was reset
+        (G5). So what one `birth` has shown stays shown under the next, for which each must be
+        known from when on it held. A checkpoint does not tell: it may have been written before
+        one that was shortened, ruled for a while, and was raised again after a crash.
         """
-        self.shown_born = max(self.shown_born, second - self._birth)
-        self._birth = self.config.exposition.birth // SECOND
+        return json.dumps({"birth": self.config.exposition.birth // SECOND}).encode()
 
     # Checkpoints
 

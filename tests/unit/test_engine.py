@@ -432,6 +432,61 @@ def test_a_longer_birth_takes_back_no_series_that_was_shown(tmp_path, how):
         assert failures(engine) == ({"a": 3, "b": 2}, {"a": 3, "b": 2})
 
 
+@pytest.mark.parametrize("how", ["reload", "restart"])
+def test_a_birth_that_was_short_for_a_while_takes_back_nothing_though_no_checkpoint_knows(
+    tmp_path, how
+):
+    """It changes twice with a crash between, and the last checkpoint is from before both."""
+    clock = Clock()
+    usual, none, long = (
+        config(journey("a", outcome=False), exposition={"birth": b}) for b in ("30s", "0", "1h")
+    )
+
+    def failures(engine):
+        return sum(shown(engine, series.BLAME).values())
+
+    with running(tmp_path, usual, clock) as engine:
+        pass_time(engine, clock, 1)
+        checkpoint(engine)
+        if how == "reload":
+            engine.reload(none)
+            send(engine, "a", clock, error=True)
+            pass_time(engine, clock, 3)
+            assert failures(engine) == 1
+    if how == "restart":
+        with running(tmp_path, none, clock) as engine:
+            until(lambda: engine.not_ready() is None)
+            send(engine, "a", clock, error=True)
+            pass_time(engine, clock, 3)
+            assert failures(engine) == 1
+    for after in (usual, long, long):
+        with running(tmp_path, after, clock) as engine:
+            until(lambda: engine.not_ready() is None)
+            assert failures(engine) == 1
+
+
+def test_another_birth_holds_from_a_reload_on(tmp_path):
+    clock = Clock()
+    short, long = (
+        config(journey("a", outcome=False), exposition={"birth": b}) for b in ("10s", "1h")
+    )
+
+    def failures(engine):
+        return sum(shown(engine, series.BLAME).values())
+
+    with running(tmp_path, long, clock) as engine:
+        send(engine, "a", clock, error=True)
+        pass_time(engine, clock, 30)
+        assert failures(engine) == 0
+        engine.reload(short)
+        caught_up(engine)
+        assert failures(engine) == 1
+        engine.reload(short)
+        engine.reload(long)
+        caught_up(engine)
+        assert failures(engine) == 1
+
+
 def composite(*parts):
     made_of = [{"slo": part} for part in parts]
     return {"slos": [{"name": "all", "objective": 99, "sli": {"composite": made_of}}]}
