@@ -283,7 +283,7 @@ class DurableLog:
         Raises:
             Overloaded: There is no room, the disk is full or fails, or the log is closed. It was
                 not acknowledged; the sender is to try again. For want of configured room only
-                senders are refused: the exporter's own records, which are empty, let it go on.
+                senders are refused: the exporter's own records, which are small, let it go on.
         """
         cost = len(payload) + _RECORD_OVERHEAD_BYTES
         with self._lock:
