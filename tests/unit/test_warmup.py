@@ -5,27 +5,27 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-import numba.core.dispatcher
 from tests.bench import load
 from tests.bench.end_to_end import CONFIG
 
 from outcome_exporter.checkpoint import StateStore
 from outcome_exporter.config import Config
 from outcome_exporter.engine import Engine
+from outcome_exporter.kernels.jit import Kernel
 from outcome_exporter.log import DurableLog
 from outcome_exporter.model import Encoding, Kind
 from outcome_exporter.warmup import warm_up, warm_up_backwards
 
 
 def compiled():
-    """Every kernel with the types that it has been made ready for."""
+    """Every kernel that Python calls, with the types that it has been made ready for."""
     return {
-        (kernel.py_func.__module__, kernel.py_func.__name__, str(signature))
+        (kernel.for_python.py_func.__module__, kernel.for_python.py_func.__name__, str(signature))
         for name, module in list(sys.modules.items())
         if name.startswith("outcome_exporter")
         for kernel in vars(module).values()
-        if isinstance(kernel, numba.core.dispatcher.Dispatcher)
-        for signature in kernel.signatures
+        if isinstance(kernel, Kernel)
+        for signature in kernel.for_python.signatures
     }
 
 

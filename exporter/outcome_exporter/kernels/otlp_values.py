@@ -11,7 +11,7 @@ bytes of a request are attributes.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -116,10 +116,7 @@ def wanted_keys(names: Sequence[str]) -> WantedKeys:
 
 
 def _first_slot_of(head: int, tail: int, length: int) -> int:
-    """`_hash` for one name, in Python's own integers."""
-    compiled = cast("Any", _hash)
-    with np.errstate(over="ignore"):
-        return int(compiled.py_func(as_word(head), as_word(tail), as_word(length)))
+    return int(_hash(as_word(head), as_word(tail), as_word(length)))
 
 
 # Reading -----------------------------------------------------------------------------------------
