@@ -23,8 +23,6 @@ hand, and so sensitive to the layout of the compiled code that one branch more a
 a span can make each a tenth slower: measure every change with `tests.bench`.
 """
 
-from collections.abc import Sequence
-from itertools import accumulate, repeat
 from typing import Final
 
 import numpy as np
@@ -135,7 +133,10 @@ def decode_spans(
     place = NO_ROOM
     tables: list[Table] = []
     for bytes_a_row in (_USUAL_BYTES, _fewest_bytes(wanted)):
-        tables = _tables(buffers, [data.size // size + 1 for size in bytes_a_row])
+        tables = [
+            buffers.take((data.size // size + 1) * dtype.itemsize).view(dtype)
+            for dtype, size in zip((SPAN, RESOURCE, ATTRIBUTE), bytes_a_row, strict=True)
+        ]
         stack = stack_with_notes(notes_max(data.size))
         place, *counts, rejected = _fill(data, wanted.slots, wanted.text, SCHEMA, stack, *tables)
         if place != NO_ROOM:
@@ -144,15 +145,6 @@ def decode_spans(
         raise _error_at(place)
     spans, resources, attributes = (table[:n] for table, n in zip(tables, counts, strict=True))
     return with_flags(SpanBatch(data, spans, resources, attributes, rejected), stack)
-
-
-def _tables(buffers: Buffers, rows: Sequence[int]) -> list[Table]:
-    """Room for so many rows of spans, resources and attributes, in one buffer."""
-    dtypes = (SPAN, RESOURCE, ATTRIBUTE)
-    sizes = [count * dtype.itemsize for count, dtype in zip(rows, dtypes, strict=True)]
-    places = accumulate(sizes, initial=0)
-    buffer = buffers.take(sum(sizes))
-    return [np.ndarray(*table) for table in zip(rows, dtypes, repeat(buffer), places, strict=False)]
 
 
 def _fewest_bytes(wanted: WantedKeys) -> tuple[int, int, int]:
