@@ -68,6 +68,12 @@ def _last_word(source: Bytes, at: int, end: int, length: int) -> np.uint64:
     """What is left of a text from `at` on, at most 8 bytes: where it can, with some before."""
     if length >= 8:
         return np.uint64(load_word(source, end - 8))
+    return _few_bytes(source, at, end)
+
+
+@inlined
+def _few_bytes(source: Bytes, at: int, end: int) -> np.uint64:
+    """Fewer than 8 bytes, the first of them highest."""
     word = _ZERO
     while at < end:
         word = (word << _EIGHT) | np.uint64(source[at])
@@ -114,11 +120,7 @@ def hash_bytes(text: Bytes, at: int, length: int, seed: np.uint64) -> np.uint64:
         hashed = (hashed ^ load_word(source, at)) * _M1
         hashed ^= hashed >> _S32
         at += 8
-    word = _ZERO
-    while at < end:
-        word = (word << _EIGHT) | np.uint64(source[at])
-        at += 1
-    return mix((hashed ^ word) * _M2)
+    return mix((hashed ^ _few_bytes(source, at, end)) * _M2)
 
 
 @inlined
