@@ -144,6 +144,7 @@ class Server:
         Raises:
             ListenError: An address is taken.
         """
+        logger.info("making ready; a first start compiles, which takes about a minute")
         page = self._page.start()
         logger.info("metrics and page on port %d", page)
         warm_up(self._engine.pipeline.config)
