@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.bench import load, peers
 from tests.bench.figures import Figure
@@ -38,15 +39,26 @@ CONFIG = {
         }
     ],
 }
-REQUESTS = 125
-"""Of 8,000 spans: a million; before the clock runs, and after."""
+
+
+class Size(NamedTuple):
+    """Requests before the clock runs, and as many after."""
+
+    requests: int
+    spans: int
+    """Of each request."""
+    said: str
+
+
+LARGE = Size(125, load.SPANS, "a million spans and their events")
+SMALL = Size(2_400, 100, "the same in requests of 100 spans")
 ROUNDS = 3
 SETTLE_SECONDS = 3.0
 """In which everything is settled as a rule; only then is it looked at, since that costs CPU too."""
 STEADY_REQUESTS, STEADY_SECONDS = 400, 10
 """Of a load that leaves the machine time: 40 requests of 1,000 spans a second."""
 CHECKOUTS = -(-load.TRACES // load.CHECKOUT_EVERY)
-"""Of each request."""
+"""Of each whole request, and of each batch of events."""
 PROTOCOLS = {
     "grpc": "gRPC",
     "grpc-gzip": "gRPC, gzip",
@@ -55,20 +67,25 @@ PROTOCOLS = {
 }
 
 
-def write(folder: Path, payloads: Iterable[bytes], events: Iterable[bytes] = ()) -> None:
-    """Lays requests out for `tests.bench.send`."""
+def write(folder: Path, payloads: Iterable[bytes], events: Iterable[bytes | None] = ()) -> None:
+    """Lays requests out for `tests.bench.send`, and the events of those that have some."""
     folder.mkdir(parents=True)
     for number, payload in enumerate(payloads):
         (folder / f"{number:05d}.pb").write_bytes(payload)
         (folder / f"{number:05d}.pb.gz").write_bytes(gzip.compress(payload, 6))
     for number, batch in enumerate(events):
-        (folder / f"{number:05d}.json").write_bytes(batch)
+        if batch is not None:
+            (folder / f"{number:05d}.json").write_bytes(batch)
 
 
-def prepare(folder: Path, requests: int) -> None:
+def prepare(folder: Path, size: Size) -> None:
     """Synthetic requests of now, some to warm up with and as many that are measured."""
-    made = list(load.synthetic(2 * requests, began=time.time_ns(), apart=load.SECOND // 100))
-    for name, part in (("warm", made[:requests]), ("load", made[requests:])):
+    count = size.requests * size.spans // load.SPANS
+    made = list(load.synthetic(2 * count, began=time.time_ns(), apart=load.SECOND // 100))
+    for name, whole in (("warm", made[:count]), ("load", made[count:])):
+        part = whole
+        if size.spans < load.SPANS:
+            part = [small for request in whole for small in load.split(request, size.spans)]
         write(folder / name, [r.payload for r in part], [r.events for r in part])
 
 
@@ -121,8 +138,8 @@ def exporter_run(
         begun = peer.cpu_seconds()
         said = peers.send(folder / "load", peer, protocol, events=True)
         used = settled_cpu_seconds(peer) - begun
-        requests = sum(1 for _ in folder.glob("*/*.pb"))
-        assert peer.value("outcome_attempts_total") == CHECKOUTS * requests, "outcomes are missing"
+        batches = sum(1 for _ in folder.glob("*/*.json"))
+        assert peer.value("outcome_attempts_total") == CHECKOUTS * batches, "outcomes are missing"
     return said["seconds"], used
 
 
@@ -136,11 +153,11 @@ def collector_run(program: str, folder: Path, protocol: str) -> tuple[float, flo
 
 
 @contextlib.contextmanager
-def requests() -> Iterator[Path]:
+def requests(size: Size = LARGE) -> Iterator[Path]:
     """A folder of prepared requests."""
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home) / "requests"
-        prepare(folder, REQUESTS)
+        prepare(folder, size)
         yield folder
 
 
@@ -148,9 +165,16 @@ def figures(
     collector: str | None, protocols: Sequence[str] = (), rounds: int = ROUNDS
 ) -> Iterator[Figure]:
     """Every protocol, or those that are named; medians of pairs of runs."""
-    spans = REQUESTS * load.SPANS
-    with requests() as folder:
-        for protocol in protocols or PROTOCOLS:
+    yield from _beside(collector, LARGE, protocols or PROTOCOLS, rounds)
+    yield from _beside(collector, SMALL, protocols or ["grpc-gzip"], rounds)
+
+
+def _beside(
+    collector: str | None, size: Size, protocols: Iterable[str], rounds: int
+) -> Iterator[Figure]:
+    spans = size.requests * size.spans
+    with requests(size) as folder:
+        for protocol in protocols:
             ours, theirs = [], []
             for _ in range(rounds):
                 ours.append(exporter_run(folder, protocol))
@@ -163,7 +187,7 @@ def figures(
                 beside = f"Collector: {their_cpu / spans * 1e6:.2f} CPU s"
                 ratio = their_cpu / cpu
             yield Figure(
-                f"end to end: {PROTOCOLS[protocol]}, a million spans and their events",
+                f"end to end: {PROTOCOLS[protocol]}, {size.said}",
                 f"{cpu / spans * 1e6:.2f} CPU s ({spans / seconds:,.0f} spans/s)",
                 beside,
                 ratio,

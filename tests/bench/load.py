@@ -53,7 +53,7 @@ class Places(NamedTuple):
 
 class Request(NamedTuple):
     payload: bytes
-    events: bytes
+    events: bytes | None
     """The business events that belong to it: a JSON array of CloudEvents."""
     spans: int
 
@@ -75,6 +75,21 @@ def synthetic(count: int, *, began: int = BEGAN, apart: int = SECOND // 5) -> It
         request[places.orders[:, None] + np.arange(12)] = orders
         sent = began + number * apart + SECOND // 2
         yield Request(request.tobytes(), _events(orders, number, sent), SPANS)
+
+
+def split(request: Request, spans: int) -> Iterator[Request]:
+    """The request in parts of so many spans of one service; its events come with the first."""
+    whole = ExportTraceServiceRequest.FromString(request.payload)
+    events: bytes | None = request.events
+    for resource_spans in whole.resource_spans:
+        (scope_spans,) = resource_spans.scope_spans
+        every = list(scope_spans.spans)
+        for first in range(0, len(every), spans):
+            del scope_spans.spans[:]
+            scope_spans.spans.extend(every[first : first + spans])
+            part = ExportTraceServiceRequest(resource_spans=[resource_spans])
+            yield Request(part.SerializeToString(), events, len(scope_spans.spans))
+            events = None
 
 
 def of_fleets(count: int, fleets: int) -> Iterator[bytes]:

@@ -4,9 +4,9 @@
 
 FOLDER holds the requests, one a file, in the order of their names: `*.pb` for `grpc` and `http`,
 `*.pb.gz` for `http-gzip`; over `grpc-gzip` gRPC's core compresses what is in `*.pb` as it sends,
-because it takes nothing that is compressed already. With `--events` the business events in
-`*.json` follow the spans they belong to. ADDRESS is HOST:PORT, or two with a comma: of spans and of
-events. With `--seconds` everything is sent over that time, evenly; otherwise at once, eight
+because it takes nothing that is compressed already. With `--events` the business events in a
+`*.json` follow the spans of the same name. ADDRESS is HOST:PORT, or two with a comma: of spans and
+of events. With `--seconds` everything is sent over that time, evenly; otherwise at once, eight
 requests at a time. Prints one JSON object: seconds that it took, and of each request.
 """
 
@@ -74,12 +74,12 @@ def main() -> None:
     arguments = parser.parse_args()
     address, _, events_address = arguments.address.partition(",")
     gzip = arguments.protocol == "http-gzip"
-    bodies = [
-        file.read_bytes() for file in sorted(arguments.folder.glob("*.gz" if gzip else "*.pb"))
-    ]
+    requests = sorted(arguments.folder.glob("*.gz" if gzip else "*.pb"))
+    bodies = [file.read_bytes() for file in requests]
     events: list[bytes | None] = [None] * len(bodies)
     if arguments.events:
-        events = [file.read_bytes() for file in sorted(arguments.folder.glob("*.json"))]
+        behind = [arguments.folder / f"{file.name.split('.')[0]}.json" for file in requests]
+        events = [file.read_bytes() if file.exists() else None for file in behind]
     if arguments.protocol.startswith("grpc"):
         gzip = arguments.protocol == "grpc-gzip"
         spans = by_grpc(address, grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression)
