@@ -314,6 +314,37 @@ def test_values_that_no_request_had_for_long_make_room_for_new_ones():
     assert values == {"other", "", *(f"c{n}" for n in range(51))}
 
 
+def test_combinations_that_fill_their_room_cost_no_comparison_after_a_restart():
+    def tries(first, count, time, values, is_bad):
+        return [
+            span
+            for n in range(count)
+            for span in attempt(first + n, time, bad=is_bad(n), spans=[("frontend", values(n), {})])
+        ]
+
+    every = tries(
+        1,
+        400,
+        START,
+        lambda n: {"app.tenant": f"t{n % 20}", "app.tier": f"u{n // 20}"},
+        lambda _: False,
+    )
+    later = START + 5 * HOUR
+    fault = tries(1_000, 40, later, lambda n: {"app.tenant": f"new-{n % 2}"}, lambda n: n % 2 == 1)
+    log = records([(START + SECOND, every), (later + SECOND, fault)])
+    configuration = config(
+        BUY, causes={"dimensions": ["app.tenant", "app.tier"]}, limits={"attribute_values": 100}
+    )
+    pipeline, again = Pipeline(configuration), Pipeline(configuration)
+    pipeline.ingest(log[0])
+    pipeline.advance(START + MINUTE)
+    assert (pipeline.traces.traits.arrays.sets["alive"][1:] == 1).all()
+    again.restore(*pipeline.dump(), pipeline.next_offset)
+    again.ingest(log[1])
+    again.advance(later + MINUTE)
+    assert read(again, series.SUSPECT_SCORE) == {("buy", "app.tenant", "new-1"): 1}
+
+
 def test_no_more_values_are_shown_than_can_be_read():
     names = [f"d{n}" for n in range(14)]
     arrivals = [

@@ -174,8 +174,12 @@ class Pool:
             )
 
     def load(self, rows: Table) -> None:
-        """Takes the rows of a checkpoint over; `release` those that are dead afterwards."""
-        self.reserve(rows.size)
+        """Takes the rows of a checkpoint over, in place of those that are there.
+
+        `release` those that are dead afterwards.
+        """
+        # As many as there was room for find room again: who holds on to `rows` may go on.
+        self.reserve(rows.size - len(self))
         self.rows[: rows.size] = rows
         self.free.counts[:] = rows.size, 0
 
