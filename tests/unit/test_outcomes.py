@@ -86,6 +86,20 @@ def test_users_that_only_the_event_knows_are_counted(event_first):
     assert users["checkout", "bad", "1h"] == 1
 
 
+def test_money_that_nobody_can_have_stops_every_sum_and_turns_none_back():
+    journey = {**CHECKOUT, "value": {"attribute": "total", "currency": "USD"}}
+    failed = {"status": 2, "tracestate": "ot=th:fffffff", "attributes": {"total": 10**12}}
+    at_risk, blamed = [], []
+    for tries in range(1, 5):
+        pipeline = run(
+            config(journey), [try_(n, n, **failed) for n in range(1, tries + 1)], START + HOUR
+        )
+        at_risk.append(money(pipeline)["at_risk"])
+        blamed.append(sum(read(pipeline, series.BLAME_VALUE).values()))
+    assert blamed == at_risk == sorted(at_risk)
+    assert at_risk[0] > 0
+
+
 # Another configuration --------------------------------------------------------------------------
 
 RETURN = {

@@ -47,6 +47,7 @@ from outcome_exporter.kernels.steps import (
     step,
     step_slot,
 )
+from outcome_exporter.kernels.sums import added, weighted
 from outcome_exporter.kernels.texts import NONE
 from outcome_exporter.model import ERROR, MISSED, RECOVERED, Row, Table
 from outcome_exporter.units import MILLIONTHS
@@ -640,8 +641,7 @@ def give(state: State, bad: Table, second: int, memory: Memory) -> None:
         told.cause, told.journey, told.reason = row, attempt.journey, attempt.error
         known = state.causes[row]
         known.count += attempt.weight
-        weight, value = attempt.weight, attempt.value
-        known.value += value // MILLIONTHS * weight + value % MILLIONTHS * weight // MILLIONTHS
+        known.value = added(known.value, weighted(attempt.value, attempt.weight))
         if attempt.trace_hi != 0 or attempt.trace_lo != 0:
             known.trace_hi = attempt.trace_hi
             known.trace_lo = attempt.trace_lo

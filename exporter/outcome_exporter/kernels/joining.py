@@ -26,6 +26,7 @@ from outcome_exporter.kernels.hashing import home
 from outcome_exporter.kernels.jit import allocating, kernel
 from outcome_exporter.kernels.pool import NIL, cancel, give, schedule, take
 from outcome_exporter.kernels.recent import RecentArrays, remember
+from outcome_exporter.kernels.sums import added, weighted
 from outcome_exporter.kernels.waiting import Side, first, has_mate, link, unlink
 from outcome_exporter.model import (
     ERROR,
@@ -68,9 +69,6 @@ LATENCY_BOUNDS_SECONDS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 3600)
 _LATENCY_BOUNDS = np.array(LATENCY_BOUNDS_SECONDS, np.int64)
 
 _SECOND = 1_000_000_000
-_MILLIONTHS = 1_000_000
-SUM_MAX = (1 << 62) - 1
-"""Sums of money and time stop here: a counter never goes back, whatever a sender makes up."""
 
 
 class Outcomes(NamedTuple):
@@ -157,20 +155,8 @@ def by_sequence(rows: Table, places: npt.NDArray[np.int64]) -> npt.NDArray[np.in
 
 
 @kernel
-def _weighted(value: int, weight: int) -> int:
-    """Value times weight, both in millionths, without leaving 62 bits on the way."""
-    if weight == _MILLIONTHS:
-        return min(value, SUM_MAX)
-    whole, rest = value // _MILLIONTHS, value % _MILLIONTHS
-    if whole >= SUM_MAX // weight - 1:
-        return SUM_MAX
-    return whole * weight + rest * weight // _MILLIONTHS
-
-
-@kernel
 def _add_value(state: Outcomes, journey: int, what: int, value: int, weight: int) -> None:
-    total = state.value[journey, what] + _weighted(value, weight)
-    state.value[journey, what] = min(total, SUM_MAX)
+    state.value[journey, what] = added(state.value[journey, what], weighted(value, weight))
 
 
 @kernel
@@ -298,7 +284,7 @@ def _verdict(out: Output, attempt: Row, slo: int, bad: int, time: int, value: in
     row.bad = bad
     row.time = time
     row.weight = attempt.weight
-    row.value = _weighted(value, attempt.weight) if bad else 0
+    row.value = weighted(value, attempt.weight) if bad else 0
     row.trace_hi = attempt.trace_hi
     row.trace_lo = attempt.trace_lo
     out.counts[0] += 1
@@ -433,8 +419,8 @@ def add_attempts(
         attempt.pending = (np.uint64(1) << slos) - np.uint64(1)
         duration = attempt.end - attempt.start
         state.durations[journey, np.searchsorted(_BOUNDS, duration)] += attempt.weight
-        total = state.duration_sum[journey] + _weighted(duration // 1000, attempt.weight)
-        state.duration_sum[journey] = min(total, SUM_MAX)
+        microseconds = weighted(duration // 1000, attempt.weight)
+        state.duration_sum[journey] = added(state.duration_sum[journey], microseconds)
         claim = _claim_for(plan, state, attempt)
         value = np.int64(0)
         if plan.has_value[journey]:
