@@ -209,8 +209,7 @@ class Traces:
         for n, value in enumerate(values):
             source = np.frombuffer(value.encode(errors="replace"), np.uint8)
             place = journey * LABELS_MAX + n
-            code = assembly.label_code(self._labels, place, source, 0, source.size)
-            self.counts[assembly.LABELS_OVERFLOW] += code == 1
+            code = assembly.label_code(self._labels, place, source, 0, source.size, self.counts)
             packed |= int(code) << LABEL_BITS * n
         return packed
 

@@ -232,3 +232,9 @@ def test_an_event_whose_time_was_never_set_achieves_its_attempt_all_the_same():
     pipeline = run(config({**CHECKOUT, "slos": [slo]}), arrivals, START + HOUR)
     assert reasons(pipeline) == {"ok": 1}
     assert read(pipeline, series.SLO_EVENTS) == {("paid", "good"): 1, ("paid", "bad"): 0}
+
+
+def test_a_value_that_is_called_other_is_none_that_there_was_no_room_for():
+    pipeline = run(config(LABELLED), tried("other", "a"), START + HOUR)
+    assert shown_labels(pipeline) == {"other": 1, "a": 1}
+    assert read(pipeline, series.OVERFLOW)["label_value",] == 0

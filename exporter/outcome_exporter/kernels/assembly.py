@@ -241,19 +241,30 @@ def _holds(plan: SpanPlan, batch: Batch, span: int, s: int, scratch: Bytes) -> b
 
 
 @kernel
-def label_code(labels: Labels, place: int, source: Bytes, at: int, length: int) -> int:
-    """Code of a value of one label: 0 for the empty text, 1 for `other`."""
+def label_code(
+    labels: Labels,
+    place: int,
+    source: Bytes,
+    at: int,
+    length: int,
+    counts: npt.NDArray[np.int64],
+) -> int:
+    """Code of a value of one label: 0 for the empty text, 1 for `other`.
+
+    Counts the values that there was no room for in `counts`; one that is called so is none.
+    """
     if length == 0:
         return NONE
     text = find(labels.texts, source, at, length)
+    if text == OTHER:
+        return OTHER
     if text >= 0 and labels.codes[place, text] > 0:
         return np.int64(labels.codes[place, text])
     code = labels.counts[place]
-    if code >= labels.cap:
-        return OTHER
-    if text < 0:
+    if code < labels.cap and text < 0:
         text = intern(labels.texts, source, at, length)
-    if text <= OTHER:
+    if code >= labels.cap or text == OTHER:
+        counts[LABELS_OVERFLOW] += 1
         return OTHER
     labels.codes[place, text] = code
     labels.values[place, code] = text
@@ -299,8 +310,7 @@ def _fill(
         attribute = attribute_of(batch, span, plan.labels[journey, n])
         if attribute >= 0:
             source, at, length = text_of(batch, attribute, scratch)
-            code = label_code(labels, journey * LABELS_MAX + n, source, at, length)
-            counts[LABELS_OVERFLOW] += code == OTHER
+            code = label_code(labels, journey * LABELS_MAX + n, source, at, length, counts)
             packed |= np.uint64(code) << np.uint64(LABEL_BITS * n)
     attempt.labels = packed
     at = np.int64(row.tracestate_at)
