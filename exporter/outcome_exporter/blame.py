@@ -55,6 +55,7 @@ from outcome_exporter.config.journeys import Journey
 from outcome_exporter.kernels import blame as k
 from outcome_exporter.kernels import steps, verdicts
 from outcome_exporter.kernels.pool import NIL
+from outcome_exporter.kernels.texts import NONE, OTHER
 from outcome_exporter.kernels.verdicts import EVERY_SECONDS
 from outcome_exporter.model import SUPPORT_MIN, Table
 from outcome_exporter.plan import Arrays, Moved, Plan
@@ -431,8 +432,11 @@ class Blame:
             getattr(state, name)[journeys[stays]] = arrays[name][stays]
         self._hurt[journeys[stays]] = arrays["hurt"][stays]
         self._restore_steps(arrays, journeys, same=bool(same))
-        keep = _staying(arrays["causes"], journeys)[: state.causes.size - 4 * state.past.shape[0]]
-        causes = arrays["causes"][keep].copy()
+        old = arrays["causes"]
+        others = (old["kind"] == steps.UNATTRIBUTED) | _are_others(old, "service", "operation")
+        room = state.causes.size - 4 * state.past.shape[0]
+        keep = _fitting(_staying(old, journeys), others, room)
+        causes = old[keep].copy()
         # Money of one currency is none of another.
         causes["value"][~moved.same_currency[causes["journey"]]] = 0
         causes["journey"] = journeys[causes["journey"]]
@@ -449,12 +453,13 @@ class Blame:
     ) -> None:
         state, old = self.state, arrays["steps"]
         room = state.steps.size - 2 * state.past.shape[0]
+        others = _are_others(old, "first", "second")
         keep = _staying(old, journeys)
-        if not same or keep.size > room:
+        if not same or np.count_nonzero(~others[keep]) > room:
             # Rows move, and stops name rows: they are learned anew.
             keep = keep[old["version"][keep] != steps.STOP]
             same = False
-        keep = keep[:room]
+        keep = _fitting(keep, others, room)
         rows = old[keep].copy()
         places = np.full(old.size, NIL, np.int64)
         places[keep] = np.arange(keep.size)
@@ -494,6 +499,21 @@ def _staying(rows: Table, journeys: npt.NDArray[np.int64]) -> npt.NDArray[np.int
     if not journeys.size:
         return np.empty(0, np.int64)
     return np.flatnonzero(journeys[rows["journey"]] >= 0)
+
+
+def _are_others(rows: Table, service: str, operation: str) -> npt.NDArray[np.bool_]:
+    """Which rows stand for everything that there was no room for: they have room of their own."""
+    named = (rows[service] == OTHER) & (rows[operation] == OTHER)
+    is_other: npt.NDArray[np.bool_] = named & (rows["version"].astype(np.int64) <= NONE)
+    return is_other
+
+
+def _fitting(
+    keep: npt.NDArray[np.int64], others: npt.NDArray[np.bool_], room: int
+) -> npt.NDArray[np.int64]:
+    """The `others` among some rows, and the first of the rest that there is room for."""
+    of_room = ~others[keep]
+    return keep[~of_room | (np.cumsum(of_room) <= room)]
 
 
 def _who(row: Any) -> tuple[int, int, int, int]:  # noqa: ANN401 - a row of a table

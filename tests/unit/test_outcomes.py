@@ -238,3 +238,13 @@ def test_a_value_that_is_called_other_is_none_that_there_was_no_room_for():
     pipeline = run(config(LABELLED), tried("other", "a"), START + HOUR)
     assert shown_labels(pipeline) == {"other": 1, "a": 1}
     assert read(pipeline, series.OVERFLOW)["label_value",] == 0
+
+
+def test_causes_beyond_the_limit_stay_other_after_a_restart():
+    journeys, limits = [CHECKOUT, OTHER], {"causes": 10}
+    arrivals = [try_(n, n, status=2, service=f"of-{n}") for n in range(1, 20)]
+    pipeline = run(config(*journeys, limits=limits), arrivals, START + HOUR)
+    blamed = read(pipeline, series.BLAME)
+    assert sum(blamed.values()) == 2 * 19
+    assert len(blamed) == 10 + 2
+    assert read(under(pipeline, *journeys, limits=limits), series.BLAME) == blamed
