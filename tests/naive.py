@@ -514,6 +514,7 @@ class Naive:
 
     def see_user(self, outcome: str, attempt: Attempt, time: int) -> None:
         if attempt.user and attempt.journey.user is not None:
+            time = min(time, self.second * SECOND)
             self.users[attempt.journey.name, outcome].add((time, attempt.user))
 
     def add_value(self, attempt: Attempt, state: str, value: int) -> None:

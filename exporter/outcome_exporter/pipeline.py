@@ -276,15 +276,15 @@ class Pipeline:
 
     def _take_attempts(self, attempts: Table) -> None:
         assert self.second is not None
-        self.users.add(ANY, attempts)
+        self.users.add(ANY, attempts, self.second)
         self._deliver(self.outcomes.add_attempts(attempts, self.second))
 
     def _deliver(self, settled: Settled) -> None:
-        self.slos.add(settled.verdicts)
-        self.users.add(BAD, settled.bad)
-        self.users.add(ANY, settled.users)
-        self.users.add(BAD, settled.users[settled.users["error"] == 1])
         assert self.second is not None
+        self.slos.add(settled.verdicts)
+        self.users.add(BAD, settled.bad, self.second)
+        self.users.add(ANY, settled.users, self.second)
+        self.users.add(BAD, settled.users[settled.users["error"] == 1], self.second)
         self.blame.give(settled.bad, self.second)
         self.suspects.give(settled.good, settled.bad)
 

@@ -40,11 +40,12 @@ class Users:
             first += slices
         self._layout = np.array(layout, np.int64)
 
-    def add(self, outcome: int, attempts: Table) -> None:
-        """Counts the users of ATTEMPT rows at their `end`."""
+    def add(self, outcome: int, attempts: Table, second: int) -> None:
+        """Counts the users of ATTEMPT rows at their `end`, at `second` where that is ahead."""
         if attempts.size and self._registers[outcome].size:
             registers, slices = self._registers[outcome], self._slices[outcome]
-            add_users(registers, slices, self.rows, attempts, self._layout)
+            now = second * SECOND
+            add_users(registers, slices, self.rows, attempts, self._layout, now)
 
     def estimate(self, journey: int, outcome: int, window: int, second: int) -> float:
         """Distinct users in a window that ends now; 0 where the journey names no user."""

@@ -248,3 +248,18 @@ def test_causes_beyond_the_limit_stay_other_after_a_restart():
     assert sum(blamed.values()) == 2 * 19
     assert len(blamed) == 10 + 2
     assert read(under(pipeline, *journeys, limits=limits), series.BLAME) == blamed
+
+
+HALF_A_DAY = {
+    **CHECKOUT,
+    "user": {"attribute": "user"},
+    "outcome": {"event": "paid", "within": "12h"},
+}
+
+
+def test_a_clock_that_is_ahead_pushes_no_user_out_of_a_window():
+    arrivals = [try_(n, n, attributes={"user": f"u{n}"}) for n in range(1, 8)]
+    later = START + 58 * MINUTE
+    ahead = [Span(9, 1, later + 9 * MINUTE, later + 9 * MINUTE, attributes={"user": "u9"})]
+    pipeline = run(config(HALF_A_DAY), [*arrivals, (later, ahead)], later + MINUTE)
+    assert read(pipeline, series.USERS)["checkout", "any", "1h"] == 8

@@ -39,8 +39,9 @@ def add_users(
     rows: npt.NDArray[np.int64],
     attempts: Table,
     layout: npt.NDArray[np.int64],
+    now: int,
 ) -> None:
-    """Counts the users of attempts in the slices that hold their end.
+    """Counts the users of attempts in the slices that hold their end, or in that of `now`.
 
     Args:
         registers: Shape (journeys with users, slices, REGISTERS).
@@ -48,6 +49,8 @@ def add_users(
         rows: Shape (journeys,): row of a journey; -1 where it names no user.
         attempts: ATTEMPT rows.
         layout: Shape (windows, 3): first slice, its length in ns, how many slices.
+        now: The clock, in ns. What ends later by its sender's is counted now: a slice of the
+            future would take the place of one that a window still holds.
     """
     for i in range(attempts.size):
         attempt = attempts[i]
@@ -56,7 +59,7 @@ def add_users(
             continue
         for w in range(layout.shape[0]):
             first, length, count = layout[w, 0], layout[w, 1], layout[w, 2]
-            number = attempt.end // length
+            number = min(attempt.end, now) // length
             place = first + number % count
             if number > slices[row, place]:
                 slices[row, place] = number
