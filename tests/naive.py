@@ -509,6 +509,7 @@ class Naive:
 
     def tell_bad(self, attempt: Attempt, time: int) -> None:
         attempt.told = True
+        self.see_user("any", attempt, time)
         self.see_user("bad", attempt, time)
         self.add_value(attempt, "at_risk", attempt.value)
 

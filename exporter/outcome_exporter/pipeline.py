@@ -282,7 +282,9 @@ class Pipeline:
     def _deliver(self, settled: Settled) -> None:
         assert self.second is not None
         self.slos.add(settled.verdicts)
-        self.users.add(BAD, settled.bad, self.second)
+        # Who is hurt long after the attempt is among all users at that time, too.
+        for outcome in (ANY, BAD):
+            self.users.add(outcome, settled.bad, self.second)
         self.users.add(ANY, settled.users, self.second)
         self.users.add(BAD, settled.users[settled.users["error"] == 1], self.second)
         self.blame.give(settled.bad, self.second)

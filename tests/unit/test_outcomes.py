@@ -257,6 +257,12 @@ HALF_A_DAY = {
 }
 
 
+def test_users_who_are_hurt_are_never_more_than_users():
+    arrivals = [try_(n, n, attributes={"user": f"u{n}"}) for n in range(1, 8)]
+    users = read(run(config(HALF_A_DAY), arrivals, START + 12 * HOUR + MINUTE), series.USERS)
+    assert users["checkout", "bad", "1h"] == users["checkout", "any", "1h"] == 7
+
+
 def test_a_clock_that_is_ahead_pushes_no_user_out_of_a_window():
     arrivals = [try_(n, n, attributes={"user": f"u{n}"}) for n in range(1, 8)]
     later = START + 58 * MINUTE
