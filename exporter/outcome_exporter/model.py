@@ -303,7 +303,7 @@ ATTEMPT = np.dtype(
         ("traits", np.uint32),  # where the stage that compares attempts keeps its own; 0: nowhere
         ("next", np.int32),  # next row of a list
         ("journey", np.uint16),
-        ("error", np.uint8),
+        ("error", np.uint8),  # reason by itself: OK, ERROR, or SLOW once the join knows it
         ("alive", np.uint8),
     ],
     align=True,

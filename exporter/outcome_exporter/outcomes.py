@@ -25,6 +25,8 @@ from outcome_exporter.model import (
     CLAIM,
     JOIN_KEYS_MAX,
     NO_VALUE,
+    OK,
+    SLOW,
     VERDICT,
     Table,
 )
@@ -210,6 +212,7 @@ class Outcomes:
             "latency_sum": self.latency_sum,
             "unmatched": self.unmatched,
             "counts": self.counts,
+            "tells_slow": np.ones(1, np.bool_),
         }
         arrays |= {f"journey_{name}": getattr(self, name) for name in _BY_JOURNEY}
         arrays |= {f"settled.{name}": value for name, value in self._settled.dump().items()}
@@ -275,6 +278,8 @@ class Outcomes:
         alive &= journeys >= 0
         rows["alive"] = alive
         rows["journey"][alive] = journeys[alive]
+        if name == "attempts" and "tells_slow" not in arrays:
+            self._mark_slow(rows, np.flatnonzero(alive))
         pool.release(alive)
         if name == "claims":
             _link_siblings(rows)
@@ -283,6 +288,13 @@ class Outcomes:
         heaps = _empty_heaps(pool.rows.size, self._plan.seed)
         relink(_side(pool, heaps))
         return heaps
+
+    def _mark_slow(self, rows: Table, waiting: npt.NDArray[np.int64]) -> None:
+        """Says of attempts whether they were slow, for a state of before, which does not."""
+        found = rows[waiting]
+        limits = self._plan.joins.slow_above[found["journey"]]
+        is_slow = (found["error"] == OK) & (limits >= 0) & (found["end"] - found["start"] > limits)
+        rows["error"][waiting[is_slow]] = SLOW
 
     def _renumber_types(self, rows: Table, event_types: list[str]) -> None:
         """Events of a type that no journey listens to any more wait no more."""

@@ -269,3 +269,31 @@ def test_a_clock_that_is_ahead_pushes_no_user_out_of_a_window():
     ahead = [Span(9, 1, later + 9 * MINUTE, later + 9 * MINUTE, attributes={"user": "u9"})]
     pipeline = run(config(HALF_A_DAY), [*arrivals, (later, ahead)], later + MINUTE)
     assert read(pipeline, series.USERS)["checkout", "any", "1h"] == 8
+
+
+@pytest.mark.parametrize(("before", "after"), [("2s", "500ms"), ("500ms", "2s")])
+@pytest.mark.parametrize("is_paid", [False, True])
+def test_whether_an_attempt_was_slow_stays_as_it_was_when_the_limit_changes(before, after, is_paid):
+    attributes = {"total": 5}
+    valued = {**CHECKOUT, "value": {"attribute": "total", "currency": "USD"}}
+    arrivals = [try_(1, 0, attributes=attributes), try_(2, 0, attributes=attributes)]
+    pipeline = run(config({**valued, "slow_above": before}), arrivals, START + 15 * SECOND)
+    moved = under(pipeline, {**valued, "slow_above": after})
+    if is_paid:
+        moved.ingest(record(9, *paid(16, trace=1)))
+    moved.advance(START + HOUR)
+    bad = sum(count for reason, count in reasons(moved).items() if reason != "ok")
+    assert sum(read(moved, series.BLAME).values()) == bad
+    assert money(moved)["at_risk"] == 5 * bad
+
+
+def test_a_state_of_before_that_tells_of_no_attempt_whether_it_was_slow_is_read():
+    slow = {**CHECKOUT, "slow_above": "500ms"}
+    meta, arrays = run(config(slow), [try_(1, 0)], START + 15 * SECOND).dump()
+    del arrays["outcomes.tells_slow"]
+    arrays["outcomes.attempts"]["error"] = 0
+    moved = Pipeline(config(slow))
+    moved.restore(meta, arrays, 1)
+    moved.advance(START + HOUR)
+    assert reasons(moved) == {"missed": 1}
+    assert sum(read(moved, series.BLAME).values()) == 1

@@ -316,7 +316,7 @@ def _judge(
             continue
         within, below = plan.slo_within[slo], plan.slo_below[slo]
         deadline = attempt.start + within
-        if (plan.slo_error[slo] and attempt.error) or 0 <= below <= duration:
+        if (plan.slo_error[slo] and attempt.error == ERROR) or 0 <= below <= duration:
             _verdict(out, attempt, slo, 1, attempt.end, value)
         elif within < 0:
             _verdict(out, attempt, slo, 0, attempt.end, value)
@@ -348,7 +348,7 @@ def _achieve(
     """An attempt and its event have met."""
     journey = np.int64(attempt.journey)
     _judge(plan, attempt, attempt.value, claim.time, moment, out)
-    reason = RECOVERED if attempt.error else (SLOW if _is_slow(plan, attempt) else OK)
+    reason = RECOVERED if attempt.error == ERROR else np.int64(attempt.error)
     _finish(state, attempt, reason, moment)
     if reason == OK:
         _tell_good(attempt, max(claim.time, attempt.end), out)
@@ -384,12 +384,11 @@ def _finish_alone(
 ) -> None:
     """Ends an attempt of a journey without an outcome event, for which nothing is waited."""
     journey = np.int64(attempt.journey)
-    reason = ERROR if attempt.error else (SLOW if _is_slow(plan, attempt) else OK)
-    _finish(state, attempt, reason, moment)
-    if reason == OK:
+    _finish(state, attempt, np.int64(attempt.error), moment)
+    if attempt.error == OK:
         _tell_good(attempt, attempt.end, out)
     if plan.has_value[journey]:
-        fate = LOST if attempt.error else ACHIEVED
+        fate = LOST if attempt.error == ERROR else ACHIEVED
         _add_value(state, journey, fate, attempt.value, attempt.weight)
 
 
@@ -432,8 +431,10 @@ def add_attempts(
             if value == NO_VALUE:
                 value = state.mean[journey]
         attempt.value = value
-        if attempt.error or _is_slow(plan, attempt):
-            _tell_bad(state, attempt, value, ERROR if attempt.error else SLOW, attempt.end, out)
+        if attempt.error == OK and _is_slow(plan, attempt):
+            attempt.error = SLOW
+        if attempt.error != OK:
+            _tell_bad(state, attempt, value, np.int64(attempt.error), attempt.end, out)
         if plan.within[journey] < 0:
             _judge(plan, attempt, value, NO_VALUE, moment, out)
             _finish_alone(plan, state, attempt, moment, out)
@@ -566,10 +567,10 @@ def _finish_missed(plan: JoinPlan, state: Outcomes, row: int, moment: Moment, ou
     """Ends an attempt whose event never came."""
     attempt = state.attempts.rows[row]
     journey = np.int64(attempt.journey)
-    if not attempt.error and not _is_slow(plan, attempt):
+    if attempt.error == OK:
         deadline = attempt.start + plan.within[journey]
         _tell_bad(state, attempt, attempt.value, MISSED, deadline, out)
-    _finish(state, attempt, ERROR if attempt.error else MISSED, moment)
+    _finish(state, attempt, ERROR if attempt.error == ERROR else MISSED, moment)
     # A retry that still waits may save the money; the last of them answers for it.
     if plan.has_value[journey] and not has_mate(state.attempts, row):
         _add_value(state, journey, LOST, attempt.value, attempt.weight)
