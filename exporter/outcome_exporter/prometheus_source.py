@@ -297,8 +297,9 @@ class Poller:
         for number, slo in pipeline.polled.slos:
             oldest = target - slo.window // MINUTE
             covered = self._covered(pipeline, number)
-            at = max(covered.end, oldest) if covered else target - 1
-            if target - at < settings.every // MINUTE or self._stopping.is_set():
+            every = settings.every // MINUTE
+            at = max(covered.end, oldest) if covered else target - every
+            if target - at < every or self._stopping.is_set():
                 continue
             try:
                 while at < target and not self._stopping.is_set():

@@ -213,6 +213,17 @@ def test_only_closed_minutes_are_read_and_each_once():
     assert rig.events() == (8, 0)
 
 
+def test_minutes_may_be_read_several_at_a_time():
+    rig = Rig(EVERY, every="5m")
+    rig.at(7)
+    assert rig.covered() == (2, 7)
+    rig.at(11)
+    assert rig.covered() == (2, 7)
+    rig.at(12)
+    assert rig.covered() == (2, 12)
+    assert rig.events() == (40, 0)
+
+
 def test_after_an_outage_the_gap_is_filled():
     rig = Rig(EVERY)
     rig.at(1)
