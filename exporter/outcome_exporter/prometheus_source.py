@@ -75,11 +75,16 @@ class Answers(Protocol):
 
         Raises:
             TooMuch: It would have to load too much.
+            Refused: It answers, but not this query.
             SourceError: There is none.
         """
 
 
-class TooMuch(SourceError):
+class Refused(SourceError):
+    """A query is not answered; others may be."""
+
+
+class TooMuch(Refused):
     """A query is too large; ask for less."""
 
 
@@ -103,7 +108,7 @@ class HttpApi:
         except urllib.error.HTTPError as error:
             with error:
                 said = _error_text(error.read(1 << 16)) or error.reason
-            kind = TooMuch if error.code in (413, 422) and "too many" in said else SourceError
+            kind = TooMuch if error.code in (413, 422) and "too many" in said else Refused
             raise kind(f"{url} answers {error.code}: {said}") from None
         except (OSError, HTTPException) as error:
             raise SourceError(f"{url} cannot be reached: {error}") from None
@@ -305,6 +310,8 @@ class Poller:
                 while at < target and not self._stopping.is_set():
                     end = min(at + self._chunk, target)
                     at = end if self._read(ask, pipeline, number, slo, Covered(at, end)) else at
+            except Refused as error:  # one SLO's query must not keep the others waiting
+                self._failed(now_unix_nano, error)
             except OutcomeExporterError as error:
                 self._failed(now_unix_nano, error)
                 return
@@ -317,6 +324,7 @@ class Poller:
             goes on from there the next time.
 
         Raises:
+            Refused: Prometheus does not answer the query of an SLO; the others have been read.
             SourceError: Prometheus does not say.
         """
         pipeline = self._pipeline()
@@ -325,16 +333,22 @@ class Poller:
             return
         target = (now_unix_nano - settings.delay) // MINUTE
         ask = self._api(settings)
+        refused: Refused | None = None
         for number, slo in pipeline.polled.slos:
             oldest = target - slo.window // MINUTE
             covered = self._covered(pipeline, number)
             end = covered.first if covered else target
             todo = max(end - oldest, 0)
             yield slo.name, 0, todo
-            while end > oldest:
-                first = max(end - self._chunk, oldest)
-                end = first if self._read(ask, pipeline, number, slo, Covered(first, end)) else end
-                yield slo.name, todo - (end - oldest), todo
+            try:
+                while end > oldest:
+                    new = Covered(max(end - self._chunk, oldest), end)
+                    end = new.first if self._read(ask, pipeline, number, slo, new) else end
+                    yield slo.name, todo - (end - oldest), todo
+            except Refused as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
 
     def _fill_some(self, now_unix_nano: int) -> None:
         """Goes a step back in history, where the configuration asks for it."""
@@ -373,11 +387,11 @@ class Poller:
         sli_hash = int(pipeline.plan.salts[number])
         try:
             polled = poll(ask, slo, settings, *new, sli_hash)
-        except TooMuch:
-            if self._chunk <= _CHUNK_MINUTES_MIN:
-                raise
-            self._chunk //= 2
-            return False
+        except Refused as error:
+            if isinstance(error, TooMuch) and self._chunk > _CHUNK_MINUTES_MIN:
+                self._chunk //= 2
+                return False
+            raise Refused(f"SLO {slo.name}: {error}") from None
         self._append(Kind.POLLED, Encoding.NONE, encode_polled(polled))
         covered = self._covered(pipeline, number) or new
         self._appended[sli_hash] = Covered(min(covered.first, new.first), max(covered.end, new.end))

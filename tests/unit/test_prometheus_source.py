@@ -14,7 +14,7 @@ from outcome_exporter.errors import DecodeError, SourceError
 from outcome_exporter.model import Encoding, Kind, Record
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.polled import decode_polled, encode_polled
-from outcome_exporter.prometheus_source import HttpApi, Poller, TooMuch, poll
+from outcome_exporter.prometheus_source import HttpApi, Poller, Refused, TooMuch, poll
 from outcome_exporter.promql import is_selector
 from outcome_exporter.units import MINUTE, SECOND
 
@@ -246,6 +246,46 @@ def test_what_is_too_much_at_once_is_asked_for_in_pieces():
     assert {end - first for first, end in stretches(rig)} == {1, 45, 15}
 
 
+class Broken(Made):
+    """Does not understand one of the queries."""
+
+    def __call__(self, path, parameters):
+        if "broken" in parameters["query"]:
+            raise Refused("parse error")
+        return super().__call__(path, parameters)
+
+
+@pytest.fixture
+def broken():
+    """Two SLOs, the first of which cannot be read."""
+    rig = Rig(EVERY)
+    slos = [
+        {"name": name, "objective": 99, "window": "1h", "sli": {"prometheus": sli}}
+        for name, sli in (("broken", {**SLI, "bad": "sum(broken)"}), ("slo", SLI))
+    ]
+    document = {"prometheus": {"url": "http://prometheus:9090"}, "slos": slos}
+    rig.config = Config.model_validate(document, context={"from_file": True})
+    rig.pipeline = Pipeline(rig.config)
+    rig.put(Kind.START, Encoding.NONE, b"")
+    rig.api = Broken({"200": [(15 * n - 7200, n) for n in range(900)]})
+    return rig
+
+
+def test_a_query_that_is_refused_keeps_no_other_slo_waiting(broken, caplog):
+    for minute in (1, 2):
+        broken.at(minute)
+    assert broken.pipeline.polled.covered(0) is None
+    assert broken.pipeline.polled.covered(1) == (FIRST, FIRST + 2)
+    assert "SLO broken: parse error" in caplog.text
+
+
+def test_the_history_of_others_is_filled_before_a_refusal_is_said(broken):
+    now = START * SECOND + broken.config.prometheus.delay
+    with pytest.raises(Refused, match="SLO broken: parse error"):
+        list(broken.poller.backfill(now))
+    assert broken.pipeline.polled.covered(1) == (FIRST - 60, FIRST)
+
+
 def stretches(rig):
     for record in rig.records[1:]:
         polled = decode_polled(record.payload)
@@ -354,8 +394,8 @@ def test_it_asks_with_a_token_and_reads_the_result(answering, tmp_path):
     ("status", "text", "error", "said"),
     [
         (422, b'{"error": "query processing would load too many samples"}', TooMuch, "too many"),
-        (400, b'{"error": "parse error"}', SourceError, "400: parse error"),
-        (502, b"<html>", SourceError, "502: Bad Gateway"),
+        (400, b'{"error": "parse error"}', Refused, "400: parse error"),
+        (502, b"<html>", Refused, "502: Bad Gateway"),
         (200, b"<html>", SourceError, "does not answer like a Prometheus"),
         (200, b'{"data": null}', SourceError, "does not answer like a Prometheus"),
     ],
