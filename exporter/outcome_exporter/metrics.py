@@ -14,7 +14,8 @@ what it says. A point of the same or an earlier time adds nothing: what it holds
 
 **When it was.** Events are spread evenly over the time in which they happened, in whole events
 where there are any, so that the increase over an outage does not land in one minute. An event at
-the very end of a minute belongs to it.
+the very end of a minute belongs to it. A time above a day is taken for its last day: a start near
+1970, in a wrong unit, must not become millions of minutes.
 
 **Below a bound.** A bucket's upper bound belongs to it. Where the bound is no bucket's edge the
 events of that one bucket cannot be judged. By default such a histogram is refused: not counted,
@@ -110,6 +111,7 @@ JUDGED, TOTAL, PART = range(3)
 """What a stream is to an SLO: told apart by itself, or one of two metrics."""
 
 _COUNT_MAX = (1 << 62) // MILLIONTHS
+_SPREAD_MAX = DAY
 _FORGET_SECONDS = DAY // SECOND
 _HELD_SECONDS = HOUR // SECOND
 _UNITS = {
@@ -265,7 +267,7 @@ class Metrics:
             change = self._delta(point, counts, (slo, role), second)
         if change is None:
             return iter(())
-        began, added = change
+        began, added = max(change[0], time - _SPREAD_MAX), change[1]
         self.uncertain[slo] += added.uncertain
         if role != JUDGED:
             return self._wait(slo, role, added.total, (began, time), second)

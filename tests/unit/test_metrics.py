@@ -21,7 +21,7 @@ from outcome_exporter.metrics import REFUSALS
 from outcome_exporter.model import Encoding, Kind, Record, Sample
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.snapshot import snapshot
-from outcome_exporter.units import MINUTE, SECOND
+from outcome_exporter.units import DAY, MINUTE, SECOND
 
 FAST = {"name": "latency", "good": {"below": "300ms"}}
 
@@ -301,6 +301,17 @@ def test_minutes_cut_into_pieces_are_whole_again():
         exporter.send(gauge(third % 2 * 20, third * 7), at=third * 7)
     good, bad = exporter.events()
     assert good + bad == pytest.approx(210 / 60, abs=1e-6)
+
+
+@pytest.mark.parametrize("sli", [RATIO, {"name": NAME, "bad": {"name": "errors"}}])
+def test_a_start_in_another_unit_becomes_no_millions_of_minutes(sli):
+    exporter = Exporter(config_of(sli))
+    since = 1_600_000_020 / 1_000 - START / SECOND  # microseconds, read as nanoseconds
+    exporter.send(counter(3_000, 60, since=since, temporality=DELTA), at=61)
+    assert len(exporter.pipeline.metrics.dump()["minutes"]) <= DAY // MINUTE
+    exporter.pipeline.advance(START + 100 * SECOND)
+    assert exporter.events() == (3_000, 0)
+    assert sum(good for good, _ in exporter.buckets().values()) == pytest.approx(3_000)
 
 
 # Across restarts and reloads
