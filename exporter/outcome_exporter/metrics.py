@@ -1,8 +1,8 @@
 """SLIs from OTLP metrics: points of streams in, verdicts out.
 
-State: of every stream what it said last; of every SLO that divides two metrics, minutes that wait
-for both. Input: points, with their arrival. Output: VERDICT rows, so that windows, budgets and
-series are those of every other SLO.
+State: of every stream what it said last, and of every sender when; of every SLO that divides two
+metrics, minutes that wait for both. Input: points, with their arrival. Output: VERDICT rows, so
+that windows, budgets and series are those of every other SLO.
 
 **What a point adds.** A delta point adds what it says, unless it came before. A cumulative one
 adds its difference to the point before. A stream is an identity and its start time, so that a
@@ -14,8 +14,10 @@ what it says. A point of the same or an earlier time adds nothing: what it holds
 
 **When it was.** Events are spread evenly over the time in which they happened, in whole events
 where there are any, so that the increase over an outage does not land in one minute. An event at
-the very end of a minute belongs to it. A time above a day is taken for its last day: a start near
-1970, in a wrong unit, must not become millions of minutes.
+the very end of a minute belongs to it. SDKs date a new stream back to the start of the process; if
+its sender was heard since, it is from then on that its events happened: or the first errors of an
+incident would be spread over days. A time above a day is taken for its last day: a start near 1970,
+in a wrong unit, must not become millions of minutes.
 
 **Below a bound.** A bucket's upper bound belongs to it. Where the bound is no bucket's edge the
 events of that one bucket cannot be judged. By default such a histogram is refused: not counted,
@@ -93,6 +95,14 @@ _STREAM = np.dtype(
         ("role", np.uint8),
     ],
     align=True,
+)
+_HEARD = np.dtype(
+    [
+        ("slo", np.int64),
+        ("replica", np.uint64),
+        ("time", np.int64),  # of its latest cumulative point
+        ("seen", np.int64),  # second of its arrival
+    ]
 )
 _MINUTE_ROW = np.dtype(
     [
@@ -183,6 +193,8 @@ class Metrics:
         self._matches: dict[tuple[int, int], list[tuple[int, int, bool]]] = {}
         self._streams: dict[_Key, int] = {}
         self._epochs: dict[_Key, list[int]] = {}
+        self._heard: dict[tuple[int, int], tuple[int, int]] = {}
+        """By SLO and sender, as in `_HEARD`; no more than there are streams."""
         self._rows = np.zeros(64, _STREAM)
         self._free: list[int] = []
         self._used = 0
@@ -213,6 +225,7 @@ class Metrics:
         verdicts: list[tuple[int, int, int, int]] = []
         self._sweep(second)
         future = self._plan.config.time.future
+        heard: dict[tuple[int, int], tuple[int, int]] = {}
         for point in batch.points:
             if point.name not in self.names:
                 continue  # it tells of a resource
@@ -225,6 +238,13 @@ class Metrics:
                     verdicts += self._take(taken, slo, role, second, told=told)
                 except _Refused as refused:
                     self._refuse(slo, str(refused))
+                    continue
+                if taken.cumulative:
+                    sender = slo, taken.replica
+                    before = heard.get(sender) or self._heard.get(sender, (0, 0))
+                    heard[sender] = max(before[0], taken.time_unix_nano), second
+        # Only now: the points of one request are of one moment, and tell nothing of each other's.
+        self._heard.update(heard)
         return _table(verdicts)
 
     def _refuse(self, slo: int, why: str) -> None:
@@ -307,8 +327,10 @@ class Metrics:
             stream["good"] = counts.good
             if overlaps:
                 raise _Refused("overlapping_writer")
-            watched = self._since[place[0]] * SECOND <= start < time
-            return (start, counts) if watched else None
+            if not self._since[place[0]] * SECOND <= start < time:
+                return None
+            heard, _ = self._heard.get((place[0], point.replica), (start, second))
+            return max(start, heard) if heard < time else start, counts
         if counts.total < before[1]:
             stream["good"] = counts.good
             return before[0], counts
@@ -391,6 +413,11 @@ class Metrics:
                 if not others:
                     del self._epochs[(*key[:4], 0)]
                 self._free.append(row)
+        self._heard = {
+            sender: (time, seen)
+            for sender, (time, seen) in self._heard.items()
+            if seen >= second - _FORGET_SECONDS
+        }
 
     # Two metrics
 
@@ -441,6 +468,7 @@ class Metrics:
         return {
             "streams": self._rows[list(self._streams.values())],
             "minutes": minutes,
+            "heard": np.array([(*key, *value) for key, value in self._heard.items()], _HEARD),
             "since": self._since,
             "uncertain": self.uncertain,
             "refused": self.refused,
@@ -464,7 +492,19 @@ class Metrics:
             if new in self._slis and arrays["salts"][old] == self._plan.salts[new]:
                 same[old] = new
                 self._since[new] = arrays["since"][old]
-        for row in arrays["streams"]:
+        self._restore_streams(arrays["streams"], same)
+        heard = arrays.get("heard", np.empty(0, _HEARD))  # a state of before does not say
+        self._heard = {
+            (same[slo], replica): (time, seen)
+            for slo, replica, time, seen in heard.tolist()
+            if slo in same
+        }
+        for row in arrays["minutes"].tolist():
+            if row[0] in same:
+                self._minutes[same[row[0]], row[1]] = _Minute(*row[2:])
+
+    def _restore_streams(self, rows: Table, same: dict[int, int]) -> None:
+        for row in rows:
             if int(row["slo"]) in same:
                 slo = same[int(row["slo"])]
                 place = (slo, int(row["role"]))
@@ -475,9 +515,6 @@ class Metrics:
                 self._rows["slo"][self._used] = slo
                 self._remember(key, self._used)
                 self._used += 1
-        for row in arrays["minutes"].tolist():
-            if row[0] in same:
-                self._minutes[same[row[0]], row[1]] = _Minute(*row[2:])
 
 
 def _has(point: Point, globs: dict[str, str]) -> bool:

@@ -303,6 +303,27 @@ def test_minutes_cut_into_pieces_are_whole_again():
     assert good + bad == pytest.approx(210 / 60, abs=1e-6)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_stream_that_an_old_process_begins_counts_since_that_process_spoke_last(restarted):
+    """SDKs date it back to the start of the process, as if errors had come all the time."""
+    exporter = Exporter(config_of(RATIO, {"name": NAME, "bad": {"name": "errors"}}))
+    for minute in range(1, 301):
+        exporter.send(counter(100 * minute, 60 * minute), at=60 * minute)
+    if restarted:
+        pipeline = Pipeline(exporter.pipeline.config)
+        pipeline.restore(*exporter.pipeline.dump(), exporter.pipeline.next_offset)
+        exporter.pipeline = pipeline
+    exporter.send(
+        counter(30_095, 18_060),
+        counter(5, 18_060, status="500"),
+        counter(5, 18_060, name="errors"),
+        at=18_060,
+    )
+    exporter.pipeline.advance(START + 18_100 * SECOND)
+    assert exporter.buckets(0)[300] == (95, 5)
+    assert exporter.buckets(1)[300] == (95, 5)
+
+
 @pytest.mark.parametrize("sli", [RATIO, {"name": NAME, "bad": {"name": "errors"}}])
 def test_a_start_in_another_unit_becomes_no_millions_of_minutes(sli):
     exporter = Exporter(config_of(sli))
