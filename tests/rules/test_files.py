@@ -1,5 +1,6 @@
 """Rules as files: what is committed, both forms, and what --check says."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.programs import require
+from tests.rules import timeline
+from tests.rules.promtool import verify
 
 from outcome_exporter import check
 from outcome_exporter.config import Config
@@ -59,6 +62,20 @@ def test_promtool_accepts_the_rules_of_every_example(promtool, tmp_path, example
     )
     assert done.returncode == 0, done.stderr
     assert "FAILED" not in done.stdout + done.stderr  # lint: no two rules alike
+
+
+def test_an_owner_may_be_called_anything(promtool, tmp_path):
+    owner = 'Zahlungen 💳 "$1" \\'
+    burn = {"sli": {"prometheus": {"bad": "errors_total", "total": "requests_total"}}}
+    slo = {"name": "shop", "objective": 99, "owner": owner, **burn}
+    rules = files.rules(Config.model_validate({"slos": [slo]}), per_slo=True)["outcomes.yaml"]
+    series = {
+        timeline.series("outcome_exporter_ready"): "1x30",
+        timeline.series("slo_error_budget_remaining_ratio", slo="shop"): "-1x30",
+    }
+    with pytest.raises(AssertionError) as refused:
+        verify(promtool, tmp_path, rules, series, {("10m", "OutcomeBudgetSpent"): []})
+    assert f"owner={json.dumps(owner, ensure_ascii=False)}" in str(refused.value)
 
 
 @pytest.fixture(scope="module")

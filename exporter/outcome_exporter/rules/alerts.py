@@ -93,8 +93,9 @@ def slo_burn_alerts(promised: Promised) -> Iterator[Alert]:
             yield _burn(name, severity, slo.name)
     spent = f'max by ({KEPT}, slo) (slo_error_budget_remaining_ratio{{slo="{slo.name}"}}) <= 0'
     for label, value in (("journey", journey.name if journey else ""), ("owner", promised.owner)):
-        # JSON quotes as PromQL does.
-        spent = f'label_replace({spent}, "{label}", {json.dumps(value)}, "", "")'
+        # JSON quotes as PromQL does, but for surrogates; a dollar would stand for a group.
+        text = json.dumps(value.replace("$", "$$"), ensure_ascii=False)
+        spent = f'label_replace({spent}, "{label}", {text}, "", "")'
     yield _spent(spent + "\n", slo.name)
 
 
