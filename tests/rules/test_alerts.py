@@ -753,6 +753,16 @@ def test_a_checkpoint_that_is_ten_minutes_old_is_one_that_fails(check):
         check(alive() | old, silent(25, name))
 
 
+def test_a_checkpoint_that_is_not_due_yet_is_none_that_fails(check):
+    rarely = config.Config.model_validate({"storage": {"checkpoint": "15m"}})
+    rules = files.rules(rarely)["outcomes.yaml"]
+    old = {timeline.series("outcome_exporter_checkpoint_timestamp_seconds"): "600x60"}
+    name = "OutcomeExporterCheckpointFails"
+    check(alive() | old, silent(25, name) | silent(39, name), rules)
+    with pytest.raises(AssertionError, match=name):
+        check(alive() | old, silent(41, name), rules)
+
+
 def test_every_alert_is_tested_here():
     text = Path(__file__).read_text(encoding="utf-8")
     assert [name for name in NAMES if f'"{name}"' not in text] == []

@@ -16,6 +16,7 @@ from outcome_exporter.config import Config
 from outcome_exporter.config.journeys import Promised
 from outcome_exporter.rules import burning, messages
 from outcome_exporter.rules.burning import KEPT
+from outcome_exporter.units import SECOND
 
 _JOURNEY = f"{KEPT}, journey"
 SHARE_MORE = 0.01
@@ -30,6 +31,7 @@ CHANGE_SECONDS = 2 * 3600
 _NOW = "|".join(CAUSE_WINDOWS)
 LAG_SECONDS = 60
 CHECKPOINT_SECONDS = 600
+"""Age of a checkpoint that is overdue; twice `storage.checkpoint`, where that is longer."""
 REFUSED = "overloaded|failed|invalid|unsupported|too_large|too_slow"
 """Results of requests by which data did not get in; an aborted one was its sender's choice."""
 
@@ -356,6 +358,7 @@ and on ({KEPT}, type)
 def exporter_alerts(config: Config) -> Iterator[Alert]:
     """What keeps the exporter from telling the truth."""
     owner = (("owner", config.alerts.owner),)
+    overdue_seconds = max(CHECKPOINT_SECONDS, 2 * config.storage.checkpoint // SECOND)
     yield Alert(
         "OutcomeExporterDown",
         "page",
@@ -415,7 +418,7 @@ or
         "ticket",
         f"""\
 max by ({KEPT}) (
-    time() - outcome_exporter_checkpoint_timestamp_seconds > {CHECKPOINT_SECONDS}
+    time() - outcome_exporter_checkpoint_timestamp_seconds > {overdue_seconds}
   unless on ({KEPT}, instance)
     outcome_exporter_checkpoint_timestamp_seconds == 0
 )
