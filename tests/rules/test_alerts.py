@@ -182,6 +182,22 @@ def test_a_burning_budget_pages_with_all_that_the_next_step_needs(check, rules):
     )
 
 
+@pytest.mark.parametrize("rules", [RULES, PER_SLO], ids=["generic", "per-slo"])
+def test_a_page_speaks_of_its_own_exporter_and_of_no_other(check, rules):
+    """One Prometheus reads staging, too, where the same SLO fares otherwise."""
+    ours = slo_series((60, 90, 10)) | pain() | causes()
+    theirs = slo_series((60, 99, 1)) | pain() | causes()
+    staging = {
+        name.replace('job="', 'namespace="a-staging",job="')
+        .replace(TITLE, "Staging")
+        .replace("payment", "staging"): re.sub(r"^0\+", "0+7", values)
+        for name, values in theirs.items()
+    }
+    alone, both = (said_by(check, series, 45, rules) for series in (ours, ours | staging))
+    assert both == alone
+    assert "460 of 6000" in both
+
+
 def test_who_hurts_now_is_named_and_who_hurt_within_the_hour_only_once_nobody_does(check):
     earlier = {
         timeline.series(
@@ -205,10 +221,10 @@ def test_before_the_first_reason_is_final_the_message_counts_none(check):
     assert "None yet" not in said_by(check, series, 45)
 
 
-def said_by(check, series, at):
+def said_by(check, series, at, rules=RULES):
     """What a page says, in promtool's words."""
     with pytest.raises(AssertionError) as raised:
-        check(series, silent(at, FAST))
+        check(series, silent(at, FAST), rules)
     return str(raised.value)
 
 

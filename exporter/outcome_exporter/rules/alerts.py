@@ -188,8 +188,8 @@ unless on ({_JOURNEY})
   {_attempts("", "1h")} < {min_events}
 """
     missed = messages.one(
-        'sum(increase(outcome_attempts_total{journey=%q,reason="missed"}[1h]))',
-        "$labels.journey",
+        'sum(increase(outcome_attempts_total{journey=%q,reason="missed",%s}[1h]))',
+        messages.JOURNEY,
         messages.COUNT,
     )
     return Alert(
@@ -227,8 +227,8 @@ def _change() -> Alert:
     recent = f"time() - outcome_change_info < {CHANGE_SECONDS}"
     by_service = f'label_replace({recent}, "cause_service", "$1", "service", "(.+)")'
     ago = messages.one(
-        "time() - outcome_change_info{service=%q,version=%q}",
-        "$labels.cause_service $labels.cause_version",
+        "time() - outcome_change_info{service=%q,version=%q,%s}",
+        "$labels.cause_service $labels.cause_version $exporter",
         messages.LENGTH,
         "a moment",
     )
@@ -267,8 +267,8 @@ and on ({_JOURNEY})
 
 def _vanished() -> Alert:
     usual = messages.one(
-        "sum(increase(outcome_attempts_total{journey=%q}[1h] offset 15m))",
-        "$labels.journey",
+        "sum(increase(outcome_attempts_total{journey=%q,%s}[1h] offset 15m))",
+        messages.JOURNEY,
         messages.COUNT,
     )
     return Alert(
@@ -452,4 +452,4 @@ max by ({KEPT}) (increase(outcome_exporter_checkpoint_failures_total[10m])) >= 1
 
 
 def _self(name: str, shown: str) -> str:
-    return messages.one(f"max({name})", "", shown)
+    return messages.one(f"max({name}{{%s}})", "$exporter", shown)

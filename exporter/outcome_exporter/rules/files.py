@@ -110,8 +110,15 @@ def _written(found: Iterable[alerts.Alert], config: Config) -> Iterator[_RULE]:
             **({"keep_firing_for": keep} if keep else {}),
             "labels": {"severity": getattr(settings.severities, alert.severity)}
             | dict(alert.labels),
-            "annotations": {"summary": alert.summary, "description": alert.description}
-            | {name: link for name, link in links.items() if link},
+            "annotations": {
+                name: messages.scoped(text)
+                for name, text in {
+                    "summary": alert.summary,
+                    "description": alert.description,
+                    **links,
+                }.items()
+                if text
+            },
         }
 
 

@@ -4,14 +4,22 @@ Templates query Prometheus when the alert is evaluated: values stand in annotati
 change, never in labels, where each value would be another alert. Whatever a query does not find is
 left out of the sentence; a message is complete without it.
 
+One Prometheus may read several exporters that have SLOs of the same name, such as those of staging
+and of production. So each query asks for `$exporter`, the one that the alert is about.
+
 Functions used are those of Prometheus 2.42; `urlquery` is Go's own.
 """
 
 from outcome_exporter import alerting
+from outcome_exporter.rules.burning import KEPT
 from outcome_exporter.series import Family
 
-_BAD = 'increase(outcome_attempts_total{journey=%q,outcome="bad"}[1h])'
-_MONEY = "sum by (currency) (increase(outcome_value_total{journey=%q,state=%q}[1h]))"
+_BAD = 'increase(outcome_attempts_total{journey=%q,outcome="bad",%s}[1h])'
+_MONEY = "sum by (currency) (increase(outcome_value_total{journey=%q,state=%q,%s}[1h]))"
+JOURNEY = "$labels.journey $exporter"
+"""What fills in ``{journey=%q,%s}``."""
+SLO = "$labels.slo $exporter"
+"""What fills in ``{slo=%q,%s}``."""
 _CAUSE = "cause_service=%q,cause_operation=%q,cause_version=%q,cause_kind=%q"
 _CAUSE_VALUES = (
     ".Labels.cause_service .Labels.cause_operation .Labels.cause_version .Labels.cause_kind"
@@ -30,11 +38,21 @@ RATIO = "humanizePercentage | reReplaceAll `%$` ` %`"
 """Of a share of one, the same with four digits."""
 
 
+def scoped(text: str) -> str:
+    """A text, or an address, in which `$exporter` selects the exporter that the alert is about."""
+    if "$exporter" not in text:
+        return text
+    labels = KEPT.split(", ")
+    matchers = ",".join(f"{label}=%q" for label in labels)
+    values = " ".join(f"$labels.{label}" for label in labels)
+    return f"{{{{ $exporter := printf `{matchers}` {values} }}}}{text}"
+
+
 def found(query: str, values: str, then: str, otherwise: str = "") -> str:
     """Text that depends on a query.
 
     Args:
-        query: PromQL, with a ``%q`` for each of the values.
+        query: PromQL, with a ``%q`` for each of the values, and a ``%s`` for `$exporter`.
         values: What fills them in, separated by spaces.
         then: Text where it finds something; ``.`` is the list of samples.
         otherwise: Text where it finds nothing.
@@ -67,11 +85,11 @@ def times(value: str) -> str:
 
 
 JOURNEY_TITLE = label(
-    "outcome_journey_info{journey=%q}", "$labels.journey", "title", "{{ $labels.journey }}"
+    "outcome_journey_info{journey=%q,%s}", JOURNEY, "title", "{{ $labels.journey }}"
 )
-JOURNEY_RUNBOOK = label("outcome_journey_info{journey=%q}", "$labels.journey", "runbook_url")
-SLO_TITLE = label("slo_info{slo=%q}", "$labels.slo", "title", "{{ $labels.slo }}")
-SLO_RUNBOOK = label("slo_info{slo=%q}", "$labels.slo", "runbook_url")
+JOURNEY_RUNBOOK = label("outcome_journey_info{journey=%q,%s}", JOURNEY, "runbook_url")
+SLO_TITLE = label("slo_info{slo=%q,%s}", SLO, "title", "{{ $labels.slo }}")
+SLO_RUNBOOK = label("slo_info{slo=%q,%s}", SLO, "runbook_url")
 
 
 def burning(severity: str) -> str:
@@ -81,13 +99,13 @@ def burning(severity: str) -> str:
     from it. Several windows may burn alike; then the first by its name is said.
     """
     share = one(
-        "100 * %v * (1 - slo_objective_ratio{slo=%q})", "$value $labels.slo", PERCENT, "too many"
+        "100 * %v * (1 - slo_objective_ratio{slo=%q,%s})", f"$value {SLO}", PERCENT, "too many"
     )
     window = found(
-        "slo_burn_rate{slo=%q} == %v and on (slo, window) label_replace("
-        f'slo_alert_burn_rate_threshold{{severity="{severity}"}}, '
+        "slo_burn_rate{slo=%q,%s} == %v and on (slo, window) label_replace("
+        f'slo_alert_burn_rate_threshold{{severity="{severity}",%s}}, '
         '"window", "$1", "long_window", "(.+)")',
-        "$labels.slo $value",
+        f"{SLO} $value $exporter",
         '{{ . | sortByLabel "window" | first | label "window" }}',
         "hour",
     )
@@ -99,34 +117,35 @@ def burning(severity: str) -> str:
 
 def slo_counts() -> str:
     """``In the last hour 160 of 2100 attempts failed checkout-success.``."""
-    bad = 'slo_window_events{slo=%q,window="1h",result="bad"}'
-    every = 'sum(slo_window_events{slo=%q,window="1h"})'
+    bad = 'slo_window_events{slo=%q,window="1h",result="bad",%s}'
+    every = 'sum(slo_window_events{slo=%q,window="1h",%s})'
     return (
-        f"In the last hour {one(bad, '$labels.slo', COUNT, 'some')} of "
-        f"{one(every, '$labels.slo', COUNT, 'all')} attempts failed {{{{ $labels.slo }}}}."
+        f"In the last hour {one(bad, SLO, COUNT, 'some')} of "
+        f"{one(every, SLO, COUNT, 'all')} attempts failed {{{{ $labels.slo }}}}."
     )
 
 
 def pain() -> str:
     """Who was hit and what it costs, in the last hour; nothing where nobody knows."""
     users = found(
-        'outcome_users{journey=%q,outcome="bad",window="1h"} > 0',
-        "$labels.journey",
+        'outcome_users{journey=%q,outcome="bad",window="1h",%s} > 0',
+        JOURNEY,
         f" {{{{ . | {VALUE} | {COUNT} }}}} users were hit.",
     )
     money = listed("{{ .Labels.currency }} {{ .Value | printf `%.0f` }}")
-    lost = found(f"{_MONEY} > 0", '$labels.journey "lost"', f", {money} lost for good")
-    at_risk = found(f"{_MONEY} > 0", '$labels.journey "at_risk"', f" {money} at risk{lost}.")
+    of_lost, of_at_risk = (f'$labels.journey "{state}" $exporter' for state in ("lost", "at_risk"))
+    lost = found(f"{_MONEY} > 0", of_lost, f", {money} lost for good")
+    at_risk = found(f"{_MONEY} > 0", of_at_risk, f" {money} at risk{lost}.")
     return users + at_risk
 
 
 def budget() -> str:
     """``Error budget: 62 % left, gone in 3d 4h at the rate of the last 6 hours.``."""
-    left = one("100 * slo_error_budget_remaining_ratio{slo=%q}", "$labels.slo", PERCENT)
-    gone = one("slo_error_budget_exhaustion_seconds{slo=%q}", "$labels.slo", LENGTH)
+    left = one("100 * slo_error_budget_remaining_ratio{slo=%q,%s}", SLO, PERCENT)
+    gone = one("slo_error_budget_exhaustion_seconds{slo=%q,%s}", SLO, LENGTH)
     return found(
-        "-100 * (slo_error_budget_remaining_ratio{slo=%q} <= 0)",
-        "$labels.slo",
+        "-100 * (slo_error_budget_remaining_ratio{slo=%q,%s} <= 0)",
+        SLO,
         f"Error budget: spent, and overspent by {{{{ . | {VALUE} | {COUNT} }}}} %.",
         f"Error budget: {left} left, gone in {gone} at the rate of the last 6 hours.",
     )
@@ -143,13 +162,13 @@ def causes() -> str:
         '{{ else if eq . "missing" }}missing events{{ else }}{{ . }}{{ end }}{{ end }}'
     )
     since = found(
-        f"outcome_cause_since_seconds{{journey=%q,{_CAUSE}}}",
-        f"$labels.journey {_CAUSE_VALUES}",
+        f"outcome_cause_since_seconds{{journey=%q,{_CAUSE},%s}}",
+        f"$labels.journey {_CAUSE_VALUES} $exporter",
         f", for {{{{ . | {VALUE} | {LENGTH} }}}}",
     )
     change = found(
-        'time() - outcome_change_info{service=%q,version=%q,version!=""}',
-        ".Labels.cause_service .Labels.cause_version",
+        'time() - outcome_change_info{service=%q,version=%q,version!="",%s}',
+        ".Labels.cause_service .Labels.cause_version $exporter",
         "{{ range . }}; {{ .Labels.kind }} {{ .Labels.version }} came "
         f"{{{{ .Value | {LENGTH} }}}} ago"
         "{{ with .Labels.previous_version }}, after {{ . }}{{ end }}{{ end }}",
@@ -160,7 +179,7 @@ def causes() -> str:
     )
     return found(
         _top(3),
-        "$labels.journey",
+        JOURNEY,
         f"Cause: {listed(cause, '. Then ')}.",
         "Cause: unattributed.",
     )
@@ -170,14 +189,14 @@ def reasons() -> str:
     """How bad attempts ended, and how none did yet: an error is final once no event can help."""
     unseen = found(
         f"sum by (reason) ({_BAD}) < 0.5",
-        "$labels.journey",
+        JOURNEY,
         f' None yet: {{{{ with sortByLabel "reason" . }}}}'
         f"{listed('{{ .Labels.reason }}')}{{{{ end }}}}.",
     )
     # A page may come before any reason is final; what is not seen yet is not ruled out.
     return found(
         f"sort_desc(sum by (reason) ({_BAD}) >= 0.5)",
-        "$labels.journey",
+        JOURNEY,
         f"By reason: {listed('{{ .Labels.reason }} {{ .Value | printf `%.0f` }}')}.{unseen}",
     )
 
@@ -186,7 +205,7 @@ def _top(number: int) -> str:
     """Who is blamed for the journey now, top first."""
 
     def read(family: Family, **matchers: str) -> str:
-        return f'{family.name}{{journey=%[1]q,window="{matchers["window"]}"}}'
+        return f'{family.name}{{journey=%[1]q,window="{matchers["window"]}",%[2]s}}'
 
     return f"sort_desc(topk({number}, {alerting.causes(read)}))"
 
@@ -214,4 +233,4 @@ def trace_url(base: str) -> str:
     url = base
     for name in ("service", "operation", "version"):
         url = url.replace(f"{{{name}}}", f'{{{{ . | first | label "cause_{name}" | urlquery }}}}')
-    return found(_top(1), "$labels.journey", url)
+    return found(_top(1), JOURNEY, url)
