@@ -30,7 +30,7 @@ class PolledSlis:
         """Numbers of the SLOs that are read from Prometheus."""
         self._covered = np.full((len(plan.slos), 2), _UNREAD, np.int64)
         self.births = np.zeros(len(plan.slos), np.int64)
-        """Series that began above `births_max`, and whose first sample was not counted."""
+        """Series of old processes that were found only now; their first sample is not counted."""
         self.duplicates = 0
 
     def covered(self, slo: int) -> tuple[int, int] | None:

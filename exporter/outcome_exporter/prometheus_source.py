@@ -11,7 +11,8 @@ their first error counted, it sees none. What is counted here is exact:
 
 - A counter that falls has been reset and adds what it says.
 - A series that was not there before adds its first sample, up to `births_max`: above, it is taken
-  for an old process that was found only now, and counted as refused.
+  for an old process that was found only now, and counted as refused. So are the others that the
+  same scrape of that process found first: of its errors alone a page would follow.
 - An increase over a gap in the samples is spread evenly over the gap, if the series was seen within
   `lookback` before; a minute polled later than it ended counts by the same samples.
 
@@ -35,6 +36,7 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
+from itertools import pairwise
 from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -63,6 +65,10 @@ _ANSWER_BYTES_MAX = 512 << 20
 _EVENTS_MAX = float(1 << 42)
 
 _Labels = frozenset[tuple[str, str]]
+_Sample = tuple[float, float]
+"""Unix time, value."""
+_Scrape = tuple[_Labels, float]
+"""What was scraped, and when."""
 _Minutes = dict[int, int]
 """Millionths of events by minute since 1970."""
 
@@ -150,8 +156,9 @@ def poll(
     """
     sli = slo.sli.prometheus
     assert sli is not None
-    total, births = _count(ask, sli.total, settings, first, end)
-    part, part_births = _count(ask, sli.part, settings, first, end)
+    old: set[_Scrape] = set()
+    total, births = _count(ask, sli.total, settings, first, end, old)
+    part, part_births = _count(ask, sli.part, settings, first, end, old)
     counts = []
     for minute in sorted(total.keys() | part.keys()):
         mine = part.get(minute, 0)
@@ -163,11 +170,14 @@ def poll(
 
 
 def _count(
-    ask: Answers, query: str, settings: Prometheus, first: int, end: int
+    ask: Answers, query: str, settings: Prometheus, first: int, end: int, old: set[_Scrape]
 ) -> tuple[_Minutes, int]:
-    """Events by minute, and how many series were too large when they were born."""
+    """Events by minute, and how many series were refused when they were born.
+
+    `old` holds the scrapes that found an old process; those of this query are added.
+    """
     if is_selector(query):
-        return _increases(ask, query, settings, first * 60, end * 60)
+        return _increases(ask, query, settings, first * 60, end * 60, old)
     found = ask(
         "query_range",
         {"query": query, "start": str((first + 1) * 60), "end": str(end * 60), "step": "60"},
@@ -180,7 +190,7 @@ def _count(
 
 
 def _increases(
-    ask: Answers, selector: str, settings: Prometheus, start: int, end: int
+    ask: Answers, selector: str, settings: Prometheus, start: int, end: int, old: set[_Scrape]
 ) -> tuple[_Minutes, int]:
     near = start - _NEAR_SECONDS
     lookback = settings.lookback // SECOND
@@ -193,21 +203,34 @@ def _increases(
         if "value" in one
     }
     found = ask("query", {"query": f"{selector}[{end - near}s]", "time": str(end)})
-    minutes: _Minutes = defaultdict(int)
-    births = 0
+    known: list[list[_Sample]] = []
+    born: dict[_Labels, list[_Sample]] = {}
     for one in found:
         samples = [(float(time), float(text)) for time, text in one.get("values", [])]
-        last = (float(near), before[_labels(one)]) if _labels(one) in before else None
-        for time, value in samples:
-            if isnan(value):
-                continue
-            if time > start:
-                if last is None and value > settings.births_max:
-                    births += 1
-                began, added = _added(last, (time, value))
-                if last is not None or value <= settings.births_max:
-                    _spread(minutes, added, began, time)
-            last = (time, value)
+        samples = [sample for sample in samples if not isnan(sample[1])]
+        labels = _labels(one)
+        if labels in before:
+            known.append([(float(near), before[labels]), *samples])
+        elif samples and samples[0][0] <= start:
+            known.append(samples)
+        elif samples:
+            born[labels] = samples
+    old |= {
+        _scrape(labels, samples[0])
+        for labels, samples in born.items()
+        if samples[0][1] > settings.births_max
+    }
+    births = 0
+    for labels, samples in born.items():
+        is_old = _scrape(labels, samples[0]) in old
+        births += is_old
+        # What has just begun counted from 0.
+        known.append(samples if is_old else [(samples[0][0], 0.0), *samples])
+    minutes: _Minutes = defaultdict(int)
+    for samples in known:
+        for last, sample in pairwise(samples):
+            if sample[0] > start:
+                _spread(minutes, _added(last, sample), last[0], sample[0])
     return minutes, births
 
 
@@ -215,12 +238,16 @@ def _labels(one: Mapping[str, Any]) -> _Labels:
     return frozenset(one["metric"].items())
 
 
-def _added(last: tuple[float, float] | None, sample: tuple[float, float]) -> tuple[float, float]:
-    """Since when, and how many events a sample adds to the one before."""
-    time, value = sample
-    if last is None:
-        return time, value
-    return last[0], value - last[1] if value >= last[1] else value
+def _scrape(labels: _Labels, sample: _Sample) -> _Scrape:
+    """Which scrape found a sample; of a series without an instance nobody knows, but its own."""
+    target = {label for label in labels if label[0] in ("job", "instance")}
+    whole = any(name == "instance" for name, _ in target)
+    return frozenset(target) if whole else labels, sample[0]
+
+
+def _added(last: _Sample, sample: _Sample) -> float:
+    """How many events a sample adds to the one before."""
+    return sample[1] - last[1] if sample[1] >= last[1] else sample[1]
 
 
 def _spread(minutes: _Minutes, added: float, began: float, ended: float) -> None:

@@ -57,10 +57,11 @@ class Made:
             if code != "500" and "500" in selector:
                 continue
             values = [[START + t, str(v)] for t, v in samples if begin <= t <= now]
+            metric = {"code": code, "instance": "shop", "job": "shop"}
             if values and last_only:
-                found.append({"metric": {"code": code}, "value": [START + now, values[-1][1]]})
+                found.append({"metric": metric, "value": [START + now, values[-1][1]]})
             elif values:
-                found.append({"metric": {"code": code}, "values": values})
+                found.append({"metric": metric, "values": values})
         return found
 
 
@@ -89,6 +90,13 @@ def test_a_series_whose_first_sample_is_1_had_one_event():
 def test_a_series_that_begins_too_high_is_an_old_process():
     assert counted({"200": [(45, 101), (50, 103)]}) == ({0: (2, 0)}, 1)
     assert counted({"200": [(45, 101)]}, births_max=200) == ({0: (101, 0)}, 0)
+
+
+def test_of_an_old_process_not_only_the_errors_count():
+    series = {"200": [(45, 15_000), (50, 15_003)], "500": [(45, 40), (50, 41)]}
+    assert counted(series) == ({0: (3, 1)}, 3)
+    later = {"200": [(45, 15_000), (50, 15_003)], "500": [(50, 1)]}
+    assert counted(later) == ({0: (3, 1)}, 1)
 
 
 def test_the_increase_over_a_gap_is_spread_over_it():
