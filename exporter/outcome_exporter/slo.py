@@ -340,13 +340,15 @@ def _components(slos: tuple[Slo, ...]) -> dict[int, list[tuple[int, float]]]:
 
 def _mean(parts: Iterable[tuple[tuple[float, float], float]]) -> tuple[float, float]:
     """The weighted mean of SLIs, as so many good and bad of all their events."""
-    busy = [(good, good + bad, weight) for (good, bad), weight in parts if good + bad]
+    busy = [(good, bad, good + bad, weight) for (good, bad), weight in parts if good + bad]
     if not busy:
         return 0.0, 0.0
-    events = sum(total for _, total, _ in busy)
-    share = sum(weight * good / total for good, total, weight in busy)
-    good = events * share / sum(weight for _, _, weight in busy)
-    return good, events - good
+    each = sum(total for *_, total, _ in busy) / sum(weight for *_, weight in busy)
+    # Each by itself: a difference would leave noise, or less than nothing, where none is bad.
+    return (
+        each * sum(weight * good / total for good, _, total, weight in busy),
+        each * sum(weight * bad / total for _, bad, total, weight in busy),
+    )
 
 
 def wilson(good: float, bad: float) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outcome_exporter import budgets, slo
@@ -181,8 +181,9 @@ def iso(minute):
 @given(
     one=EVENTS,
     other=EVENTS,
-    weights=st.tuples(st.sampled_from([1, 2, 5]), st.sampled_from([1, 3])),
+    weights=st.tuples(st.sampled_from([0.1, 1, 2, 5]), st.sampled_from([0.2, 1, 3])),
 )
+@example(one=[(1, 0, 1)], other=[(1, 0, 6)], weights=(0.1, 0.2))
 def test_a_composite_is_the_weighted_mean_of_its_parts(one, other, weights):
     parts = [{"slo": f"s{at}", "weight": weight} for at, weight in enumerate(weights)]
     config = config_of({}, {}, {"sli": {"composite": parts}, "window": "1d"})
@@ -193,6 +194,7 @@ def test_a_composite_is_the_weighted_mean_of_its_parts(one, other, weights):
         busy = [(g / (g + b), w) for (g, b), w in zip(pairs, weights, strict=True) if g + b]
         good, bad = window(pipeline, 2, length)
         assert good + bad == pytest.approx(sum(map(sum, pairs)))
+        assert [good != 0, bad != 0] == [any(of) for of in zip(*pairs, strict=True)]
         if busy:
             mean = sum(share * weight for share, weight in busy) / sum(w for _, w in busy)
             assert slo.sli(good, bad) == pytest.approx(mean)
