@@ -3,7 +3,8 @@
 State: of each SLO, the minutes that have been read: one stretch that grows at its end as time goes
 on, and at its beginning as history is filled in. Input: `Polled`, from the log. Output: VERDICT
 rows. A poll that overlaps what has been read already is left out as a whole and counted, so that
-neither a second poller nor a second backfill counts anything twice.
+neither a second poller nor a second backfill counts anything twice. An SLO that reads something
+else from now on goes on from there: what was counted stays counted, as every SLO's past does.
 """
 
 import json
@@ -66,15 +67,15 @@ class PolledSlis:
         return {
             "covered": self._covered,
             "births": self.births,
-            "salts": self._plan.salts,
+            "salts": self._plan.salts,  # for a version of before, which asks for them
             "duplicates": np.array([self.duplicates], np.int64),
         }
 
     def restore(self, arrays: Arrays, moved: Moved) -> None:
-        """Takes over what `dump` gave. An SLO that reads something else now begins anew."""
+        """Takes over what `dump` gave."""
         self.duplicates = int(arrays["duplicates"][0])
         for old, new in enumerate(moved.slos.tolist()):
-            if new >= 0 and arrays["salts"][old] == self._plan.salts[new]:
+            if new >= 0:
                 self._covered[new] = arrays["covered"][old]
                 self.births[new] = arrays["births"][old]
 

@@ -342,13 +342,21 @@ def test_a_restart_goes_on_where_the_checkpoint_ends():
     assert other.events() == (20, 0)
 
 
-def test_an_slo_that_reads_something_else_begins_anew():
-    rig = Rig(EVERY)
+def test_an_slo_that_reads_something_else_reads_no_minute_again():
+    rig = Rig({"200": [(15 * n - 7200, n) for n in range(900)]})
     rig.at(3)
-    pipeline = Pipeline(config_of({**SLI, "bad": "errors_total"}))
+    now = START * SECOND + 3 * MINUTE + rig.config.prometheus.delay
+    list(rig.poller.backfill(now))
+    old, events, covered = rig.records[-1], rig.events(), rig.covered()
+    rig.config = config_of({**SLI, "bad": "errors_total"})
+    pipeline = Pipeline(rig.config)
     pipeline.restore(*rig.pipeline.dump(), rig.pipeline.next_offset)
-    assert pipeline.polled.covered(0) is None
-    assert pipeline.polled.take(decode_polled(rig.records[1].payload)).size == 0
+    rig.pipeline = pipeline
+    assert pipeline.polled.take(decode_polled(old.payload)).size == 0
+    list(rig.poller.backfill(now))
+    assert (rig.events(), rig.covered()) == (events, covered)
+    rig.at(4)
+    assert rig.covered() == (covered[0], 4)
 
 
 def test_a_poll_is_read_back_as_it_was_written():
