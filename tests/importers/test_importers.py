@@ -199,6 +199,15 @@ def test_nothing_is_said_where_everything_is_carried_over():
     assert (done.slos, [str(note) for note in done.notes]) == (1, [])
 
 
+@pytest.mark.parametrize("policies", ["[null]", "[5]", "[lost]", "lost", "{}"])
+def test_a_policy_that_is_none_keeps_no_slo_away(policies):
+    text = (FILES / "openslo.yaml").read_text()
+    text = text.replace("[loud, {alertPolicyRef: lost}]", policies)
+    assert policies in text
+    done = importers.run("openslo", [importers.Source("x", text.encode())])
+    assert done.slos == len(imported("openslo", "openslo.yaml")[1])
+
+
 def test_an_slo_that_cannot_work_here_is_left_out_with_its_reason():
     text = (FILES / "pyrra.yaml").read_text().replace("'99.5'", "'100'")
     done = importers.run("pyrra", [importers.Source("x", text.encode())])

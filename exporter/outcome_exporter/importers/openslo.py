@@ -288,14 +288,14 @@ def _data_source(root: Node, found: Found) -> str:
 
 def _policies(name: str, spec: Node, books: _Books, found: Found) -> None:
     """Alerts by burn rate come by themselves; whatever else a policy says is told."""
-    for at, policy in enumerate(spec.take("alertPolicies") or []):
+    policies = spec.take("alertPolicies") or []
+    for at, policy in enumerate(policies if isinstance(policies, list) else [policies]):
         path = f"spec.alertPolicies[{at}]"
-        if isinstance(policy, str) or "alertPolicyRef" in policy:
-            reference = policy if isinstance(policy, str) else str(policy["alertPolicyRef"])
-            if books.get("AlertPolicy", reference) is None:
-                why = f"there is no AlertPolicy {reference!r} in the files"
-                found.notes.append(Note(name, path, "is not carried over", why))
-                continue
+        reference = policy.get("alertPolicyRef") if isinstance(policy, dict) else policy
+        if reference is not None and books.get("AlertPolicy", str(reference)) is None:
+            why = f"there is no AlertPolicy {str(reference)!r} in the files"
+            found.notes.append(Note(name, path, "is not carried over", why))
+            continue
         what = "its conditions, severities and targets are not carried over"
         found.notes.append(Note(name, path, what, "`generate rules` writes alert tiers of its own"))
 
