@@ -29,6 +29,7 @@ Source:
 
 import json
 import logging
+import re
 import threading
 import urllib.error
 import urllib.parse
@@ -63,6 +64,7 @@ _TIMEOUT_SECONDS = 60.0
 _RETRY = 15 * SECOND
 _ANSWER_BYTES_MAX = 512 << 20
 _EVENTS_MAX = float(1 << 42)
+_TOKEN = re.compile(r"[!-~]+")
 
 _Labels = frozenset[tuple[str, str]]
 _Sample = tuple[float, float]
@@ -130,9 +132,12 @@ class HttpApi:
         if self._token_file is None:
             return {}
         try:
-            token = Path(self._token_file).read_text(encoding="utf-8").strip()
+            token = Path(self._token_file).read_text(encoding="utf-8", errors="replace").strip()
         except OSError as error:
             raise SourceError(f"{self._token_file}: {error.strerror}") from None
+        if _TOKEN.fullmatch(token) is None:
+            # What it holds instead is not repeated: it may be a secret.
+            raise SourceError(f"{self._token_file} holds no token; write it on one line, in ASCII")
         return {"Authorization": f"Bearer {token}"}
 
 

@@ -423,6 +423,15 @@ def test_what_goes_wrong_is_said(answering, status, text, error, said):
         HttpApi(Prometheus(url=url))("query", {"query": "up"})
 
 
+@pytest.mark.parametrize("content", [b"", b"secret\nsecret", "gehe\u0131m".encode(), b"\xff\xfe"])
+def test_a_file_without_a_token_is_said_and_not_repeated(tmp_path, content):
+    (tmp_path / "token").write_bytes(content)
+    settings = Prometheus(url="http://127.0.0.1:1", bearer_token_file=str(tmp_path / "token"))
+    with pytest.raises(SourceError, match="token holds no token") as said:
+        HttpApi(settings)("query", {"query": "up"})
+    assert "secret" not in str(said.value)
+
+
 def test_nobody_there_is_said():
     with pytest.raises(SourceError, match="cannot be reached"):
         HttpApi(Prometheus(url="http://127.0.0.1:1"))("query", {"query": "up"})
