@@ -17,7 +17,7 @@ NIL = -1
 
 _MILLIONTHS = 1_000_000
 _VALUE_MAX = 1_000_000_000_000
-"""Units of a currency that one attempt may be worth; sums of them stop, see `sums`."""
+"""Units of a currency that one attempt may be worth; sums of them begin anew, see `sums`."""
 _WEIGHT_MAX = 1 << 20
 """Attempts that one span may stand for: rarer sampling is a mistake, or an attack on the sums."""
 TEXT = int(AttributeType.STRING)

@@ -1,9 +1,15 @@
-"""Sums of money and time that stop at a limit: no counter goes back, whatever a sender says."""
+"""Sums of money and time that stay within 64 bits, whatever a sender says.
+
+In rupiah a marketplace turns over in days what 64 bits hold of millionths. A sum that stopped there
+would hide all that is lost from then on. So it begins anew, as a counter of a process that was
+restarted does: Prometheus' `rate` and `increase` go on, and lose nothing but what was added since
+the last scrape.
+"""
 
 from outcome_exporter.kernels.jit import kernel
 
 SUM_MAX = (1 << 62) - 1
-"""Where they stop. Two of them fit 64 bits."""
+"""Millionths, or microseconds. Two of them fit 64 bits."""
 
 _MILLIONTHS = 1_000_000
 
@@ -21,5 +27,6 @@ def weighted(value: int, weight: int) -> int:
 
 @kernel
 def added(total: int, more: int) -> int:
-    """Two such numbers together."""
-    return min(total + more, SUM_MAX)
+    """A sum and what comes to it; that alone where both together leave the range."""
+    together = total + more
+    return together if together <= SUM_MAX else more
