@@ -12,6 +12,8 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +27,7 @@ from outcome_exporter.errors import (
     GrafanaError,
     ListenError,
     OutcomeExporterError,
+    OutputError,
     Problem,
     StorageError,
 )
@@ -181,7 +184,8 @@ def rules(
     """Write alerts and recording rules for Prometheus.
 
     By default they serve any number of SLOs: they read the thresholds that the exporter shows, and
-    need to be written again only when `alerts` in the configuration changes.
+    need to be written again only when `alerts` or `trace_search_url` in the configuration
+    changes.
     """
     from outcome_exporter import check as checks  # noqa: PLC0415  # see above
     from outcome_exporter.rules import files  # noqa: PLC0415  # see above
@@ -193,15 +197,24 @@ def rules(
 def _write_or_compare(texts: dict[str, str], folder: Path, *, check_only: bool) -> None:
     from outcome_exporter.rules import files  # noqa: PLC0415  # see above
 
+    with _writing_to(folder):
+        paths = files.stale(texts, folder) if check_only else files.write(texts, folder)
     if not check_only:
-        for path in files.write(texts, folder):
+        for path in paths:
             typer.echo(path)
         return
-    differing = files.stale(texts, folder)
-    for path in differing:
+    for path in paths:
         typer.secho(f"{path} differs; run this without --check", err=True, fg=typer.colors.RED)
-    if differing:
+    if paths:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _writing_to(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(place, error) from None
 
 
 @app.command()
@@ -311,7 +324,8 @@ def import_(
     if output is None:
         typer.echo(done.text, nl=False)
     else:
-        output.write_text(done.text, encoding="utf-8")
+        with _writing_to(output):
+            output.write_text(done.text, encoding="utf-8")
 
 
 @app.command()
@@ -332,25 +346,13 @@ def generate_dashboards(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write them.")
     ] = Path("dashboards"),
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit code 1 where files differ.")
-    ] = False,
+    check_only: CheckOnly = False,
 ) -> None:
     """Write the Grafana dashboards as JSON.
 
     They serve every configuration, through variables; with one they know its titles too.
     """
-    files = _dashboards(config)
-    if not check:
-        importlib.import_module("outcome_exporter.dashboards").write(files, output)
-        for name in files:
-            typer.echo(output / name)
-        return
-    stale = importlib.import_module("outcome_exporter.dashboards").differing(files, output)
-    for name in stale:
-        typer.secho(f"{output / name} differs; generate it anew", err=True, fg=typer.colors.RED)
-    if stale:
-        raise typer.Exit(1)
+    _write_or_compare(_dashboards(config), output, check_only=check_only)
 
 
 @app.command()

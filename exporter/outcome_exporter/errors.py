@@ -7,6 +7,7 @@
     │   ├── TooLarge         HTTP 413, gRPC RESOURCE_EXHAUSTED: above a configured size
     │   └── Overloaded       HTTP 503 + Retry-After, gRPC UNAVAILABLE + RetryInfo: send it again
     ├── MissingExtra         exit 1: a command needs packages that were not installed
+    ├── OutputError          exit 1: a file that was asked for cannot be written
     ├── GrafanaError         exit 1: Grafana did not take a dashboard
     ├── ExplainError         exit 1: a running exporter cannot say why an attempt was bad
     ├── SourceError          a Prometheus does not answer: asked again, nothing is lost
@@ -19,6 +20,7 @@ A message says what, where and what to do. Broken invariants are assertions, not
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 
@@ -101,6 +103,14 @@ class MissingExtra(OutcomeExporterError):
 
     def __init__(self, extra: str, what: str) -> None:
         super().__init__(f"{what} needs more: pip install 'outcome-exporter[{extra}]'")
+
+
+class OutputError(OutcomeExporterError):
+    """A command cannot write its files where it is told to, or compare them with those there."""
+
+    def __init__(self, place: Path, error: OSError) -> None:
+        why = error.strerror or str(error)
+        super().__init__(f"{place}: {why}; name a place with --output that this user may write")
 
 
 class GrafanaError(OutcomeExporterError):

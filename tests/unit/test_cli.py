@@ -150,6 +150,28 @@ def test_errors_end_as_one_line_and_an_exit_code(error, code, said, monkeypatch,
     assert capsys.readouterr().err == f"outcome-exporter: {said}\n"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "rules", "-c", "examples/minimal.yaml", "-o"],
+        ["generate", "rules", "--check", "-c", "examples/minimal.yaml", "-o"],
+        ["generate", "dashboards", "-o"],
+        ["generate", "dashboards", "--check", "-o"],
+        ["import", "sloth", "tests/importers/files/sloth.yaml", "-o"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:3]),
+)
+def test_where_nothing_can_be_written_is_told_without_a_traceback(arguments, tmp_path):
+    place = tmp_path / "file"
+    place.write_text("")
+    done = run(*arguments, str(place / "below"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    if "--check" not in arguments:
+        said = f"outcome-exporter: {place / 'below'}: Not a directory; name a place with --output"
+        assert said in done.stderr
+
+
 def test_colours_are_for_terminals_only():
     piped = run("check", "-c", "tests/bad_configs/objective-100.yaml", FORCE_COLOR="", TERM="xterm")
     assert "\x1b" not in piped.stderr

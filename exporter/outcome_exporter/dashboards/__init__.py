@@ -11,7 +11,6 @@ Needs the extra `generate`.
 """
 
 import json
-from pathlib import Path
 
 from outcome_exporter.config import Config
 from outcome_exporter.dashboards import budgets, exporter, journey, knowledge, outcomes, service
@@ -28,22 +27,3 @@ def generate(config: Config | None) -> dict[str, str]:
         f"{board.uid}.json": json.dumps(board, cls=JSONEncoder, indent=1, ensure_ascii=False) + "\n"
         for board in boards
     }
-
-
-def write(files: dict[str, str], folder: Path) -> None:
-    """Writes the files into a folder, which is made if need be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-
-
-def differing(files: dict[str, str], folder: Path) -> list[str]:
-    """Names of the files that a folder holds otherwise, or lacks."""
-    return [name for name, text in files.items() if _read(folder / name) != text]
-
-
-def _read(file: Path) -> str | None:
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None

@@ -127,7 +127,7 @@ def stale(files: dict[str, str], folder: Path) -> list[Path]:
     found = []
     for name, text in files.items():
         path = folder / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or path.read_bytes() != text.encode():
             found.append(path)
     return found
 
