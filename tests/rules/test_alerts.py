@@ -69,7 +69,7 @@ def silent(at, *names):
 def dashboard(at, **variables):
     given = "".join(f"var-{name}={value}&" for name, value in variables.items())
     end = at * 60_000
-    return f"https://grafana.example.com/d/outcomes?{given}from={end - 3 * 3_600_000}&to={end}"
+    return f"{CONFIG.alerts.dashboard}?{given}from={end - 3 * 3_600_000}&to={end}"
 
 
 def history(*parts, before=(100, 0), shown=0):

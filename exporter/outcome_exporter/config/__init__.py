@@ -75,9 +75,10 @@ class Alerts(Model):
     """Who runs the exporter, and is told about what concerns it alone."""
     dashboard: Url = Field(
         default="",
-        examples=["https://grafana.example.com/d/outcomes"],
+        examples=["https://grafana.example.com/d/outcome-journey"],
     )
-    """Dashboard that alerts link, with the time range and the variables `slo` and `journey`."""
+    """Dashboard that alerts link, with the time range and the variables `slo` and `journey`: the
+    Journey dashboard of `generate dashboards` takes them."""
 
 
 DIMENSIONS_MAX = 16
