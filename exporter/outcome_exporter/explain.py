@@ -228,10 +228,9 @@ def _timeline(attempt: dict[str, Any]) -> Table:
 
 
 def _print_journey(console: Console, found: dict[str, Any]) -> None:
-    hours = found["since_seconds"] / 3600
-    console.print(
-        Text(f"{found['journey']}: {found['bad']} bad attempts in the last {hours:.3g} h.", "bold")
-    )
+    attempts = f"{found['bad']} bad attempt{'' if found['bad'] == 1 else 's'}"
+    since = words.span(found["since_seconds"])
+    console.print(Text(f"{found['journey']}: {attempts} in the last {since}.", "bold"))
     if found["forgotten_before"] is not None:
         moment = _moment(found["forgotten_before"])
         console.print(Text(f"Attempts before {moment} are forgotten (limits.explained).", "yellow"))
@@ -263,7 +262,7 @@ def _name(step: dict[str, Any]) -> str:
 
 
 def _ms(milliseconds: float) -> str:
-    if milliseconds >= 1000:  # noqa: PLR2004 - a second
+    if milliseconds >= 999.5:  # noqa: PLR2004 - a second, of three digits
         return f"{milliseconds / 1000:.2f} s"
     return f"{milliseconds:.3g} ms"
 

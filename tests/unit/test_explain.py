@@ -142,7 +142,7 @@ def test_a_journey_is_summed_up_by_cause(pipeline, monkeypatch):
         "latency": 1,
     }
     text = printed(monkeypatch, found, journey="buy", since="1h")
-    assert "buy: 2 bad attempts in the last 1 h." in text
+    assert "buy: 2 bad attempts in the last 1\u00a0h." in text
     assert f"explain {FAILED:032x}" in text
     assert asked(pipeline, journey="buy", since="1s")["bad"] == 0
 
@@ -166,6 +166,27 @@ def test_what_bad_attempts_have_in_common_and_what_came_before_is_told(monkeypat
         assert "k8s.pod.name bank-b of bank: 14 of 15 bad attempts, none of 12 good ones" in text
         assert "bank 7 (deployment) after 6 came 3\u00a0min before it began" in text
         assert "mail" not in text
+
+
+@pytest.mark.parametrize(
+    ("bad", "seconds", "said"),
+    [
+        (0, 300, "buy: 0 bad attempts in the last 5\u00a0min."),
+        (1, 50 * 86_400, "buy: 1 bad attempt in the last 50\u00a0days."),
+    ],
+)
+def test_how_far_a_sum_reaches_back_is_told_as_people_say_it(bad, seconds, said, monkeypatch):
+    found = {"journey": "buy", "bad": bad, "since_seconds": seconds, "forgotten_before": None}
+    nothing = {"causes": [], "suspects": [], "changes": []}
+    assert printed(monkeypatch, found | nothing, journey="buy").startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "said"),
+    [(0.2, "0.2 ms"), (999.4, "999 ms"), (999.6, "1.00 s"), (12_345, "12.35 s")],
+)
+def test_times_are_told_without_powers_of_ten(milliseconds, said):
+    assert explain._ms(milliseconds) == said
 
 
 def test_good_and_unknown_traces_are_not_explained(pipeline):
@@ -198,7 +219,7 @@ def test_where_it_remembers_less_than_was_asked_for_it_says_from_when_on(pipelin
     reloaded.restore(*pipeline.dump(), pipeline.next_offset)
     reloaded.advance((now + 600) * SECOND)
     text = told(reloaded, "1h")
-    assert "buy: 0 bad attempts in the last 1 h." in text
+    assert "buy: 0 bad attempts in the last 1\u00a0h." in text
     assert sentence(now) in text
     assert "not in this answer" not in told(reloaded, "10m")
 
