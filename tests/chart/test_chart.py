@@ -115,6 +115,17 @@ def test_the_defaults_make_what_they_made(helm):
         ("certManager.enabled=true", "a certificate needs an issuer; name one"),
         ("serviceMonitor.enabled=true,podMonitor.enabled=true", "scraped twice; keep one of them"),
         ("existingConfigMap=x,configReload=checksum", "use watch"),
+        (
+            "existingConfigMap=x,config.journeys[0].name=a,config.journeys[0].attempt.event=a",
+            "keep one",
+        ),
+        (
+            "existingConfigMap=x,"
+            + ",".join(
+                f"config.slos[0].{one}" for one in ("name=a", "objective=9", "sli.metric.name=b")
+            ),
+            "keep one of them",
+        ),
         ("persistence.enabled=false,persistence.existingClaim=x", "enable it"),
     ],
 )
@@ -159,6 +170,31 @@ def test_the_datasource_is_the_one_of_the_examples_under_a_name_of_its_own(helm)
     destination["datasourceUid"] = "jaeger"
     source |= {"name": "Prometheus with outcomes", "uid": "outcome-exporter", "url": "http://p:1"}
     assert shown == example
+
+
+@pytest.mark.parametrize(
+    ("config", "counts"),
+    [
+        ({"journeys": []}, False),
+        ({"journeys": [{"name": "a", "attempt": {"event": "b"}}]}, True),
+        ({"slos": [{"name": "a", "objective": 99, "sli": {"composite": [{"slo": "b"}]}}]}, True),
+    ],
+    ids=["nothing", "a journey", "an SLO"],
+)
+def test_the_notes_say_whether_anything_is_counted(helm, tmp_path, config, counts):
+    # A chart's notes are shown by `helm install` alone, which asks a cluster.
+    text = '{{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}'
+    notes = (
+        f"{{apiVersion: v1, kind: ConfigMap, metadata: {{name: notes}}, data: {{text: {text}}}}}"
+    )
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"config": config, "extraManifests": [notes]}))
+    (said,) = (
+        each["data"]["text"]
+        for each in of_kind(rendered(helm, "--values", str(values)), "ConfigMap")
+        if each["metadata"]["name"] == "notes"
+    )
+    assert ("NOTHING IS COUNTED YET" not in said) == counts
 
 
 def test_an_alert_can_be_changed_and_left_out(helm):

@@ -72,8 +72,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if dig "storage" "path" "" .Values.config -}}
 {{- fail "config.storage.path: the chart sets it to its volume; remove it" -}}
 {{- end -}}
-{{- if and .Values.existingConfigMap .Values.config.journeys -}}
-{{- fail "existingConfigMap and config.journeys are both given; keep one of them" -}}
+{{- if and .Values.existingConfigMap (or .Values.config.journeys .Values.config.slos) -}}
+{{- fail "existingConfigMap and journeys or SLOs of config are both given; keep one of them" -}}
 {{- end -}}
 {{- if and .Values.existingConfigMap (eq .Values.configReload "checksum") -}}
 {{- fail "configReload: checksum does not see a change of existingConfigMap; use watch" -}}
