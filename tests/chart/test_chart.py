@@ -182,6 +182,12 @@ def test_the_datasource_is_the_one_of_the_examples_under_a_name_of_its_own(helm)
     ids=["nothing", "a journey", "an SLO"],
 )
 def test_the_notes_say_whether_anything_is_counted(helm, tmp_path, config, counts):
+    said, _ = told(helm, tmp_path, config)
+    assert ("NOTHING IS COUNTED YET" not in said) == counts
+
+
+def told(helm, tmp_path, config):
+    """The notes of a configuration, and all documents."""
     # A chart's notes are shown by `helm install` alone, which asks a cluster.
     text = '{{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}'
     notes = (
@@ -189,12 +195,25 @@ def test_the_notes_say_whether_anything_is_counted(helm, tmp_path, config, count
     )
     values = tmp_path / "values.yaml"
     values.write_text(yaml.safe_dump({"config": config, "extraManifests": [notes]}))
+    documents = rendered(helm, "--values", str(values))
     (said,) = (
         each["data"]["text"]
-        for each in of_kind(rendered(helm, "--values", str(values)), "ConfigMap")
+        for each in of_kind(documents, "ConfigMap")
         if each["metadata"]["name"] == "notes"
     )
-    assert ("NOTHING IS COUNTED YET" not in said) == counts
+    return said, documents
+
+
+@pytest.mark.parametrize("secured", [False, True])
+def test_what_is_encrypted_is_nowhere_called_plain(helm, tmp_path, secured):
+    tls = {"tls": {"certificate": "a", "key": "b"}} if secured else {}
+    config = {"receivers": {"otlp": {"grpc": tls, "http": tls}}, "metrics": tls}
+    said, documents = told(helm, tmp_path, config)
+    for service in of_kind(documents, "Service"):
+        protocols = [port["appProtocol"] for port in service["spec"]["ports"]]
+        assert protocols == (["https"] * 3 if secured else ["kubernetes.io/h2c", "http", "http"])
+    assert said.count("http://") == (0 if secured else 3)
+    assert said.count("https://") == (3 if secured else 0)
 
 
 def test_an_alert_can_be_changed_and_left_out(helm):

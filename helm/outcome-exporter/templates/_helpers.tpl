@@ -51,6 +51,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if dig "metrics" "tls" "" .Values.config -}}https{{- else -}}{{ default "http" .Values.serviceMonitor.scheme }}{{- end -}}
 {{- end -}}
 
+{{/* Of a receiver, `grpc` or `http`: http or https. What is an address alone is refused below. */}}
+{{- define "outcome-exporter.receiverScheme" -}}
+{{- $values := index . 0 -}}
+{{- $listener := dig "receivers" "otlp" (index . 1) dict $values.config -}}
+{{- and (kindIs "map" $listener) (get $listener "tls") | empty | ternary "http" "https" -}}
+{{- end -}}
+
 {{/* What cannot work is refused here, in words. */}}
 {{- define "outcome-exporter.validate" -}}
 {{- $otlp := dig "receivers" "otlp" dict .Values.config -}}
