@@ -224,7 +224,8 @@ def replay(config_path: Path, log: Path, out: Console, now: Seconds, secret: byt
     config = check.load(config_path).config
     run = Replay.of(config, Seed.of(secret))
     read = read_log if _is_log(log) else read_otlp
-    warm_up(config)
+    with out.status("Making ready (the first time it compiles, for about a minute) …"):
+        warm_up(config)
     began = now()
     with _bar(out) as bar:
         task = bar.add_task(log.name, total=None)

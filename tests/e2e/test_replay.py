@@ -15,6 +15,7 @@ from tests.scenario import START, Event, Span, record, trace_request
 from tests.scenario import config as config_of
 
 from outcome_exporter import otlp_file
+from outcome_exporter import replay as module
 from outcome_exporter.config import Config, load
 from outcome_exporter.errors import DecodeError, LogCorrupt
 from outcome_exporter.exposition import render
@@ -245,6 +246,21 @@ def test_an_empty_file_has_nothing_to_say(config, tmp_path):
     path = tmp_path / "traces.otlp"
     path.write_bytes(b"")
     assert run(config, path)[1] == "Nothing was recorded.\n"
+
+
+def test_who_waits_at_a_terminal_is_told_that_a_first_run_compiles(config, tmp_path, monkeypatch):
+    path = tmp_path / "traces.otlp"
+    path.write_bytes(b"")
+    out = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "xterm"})
+
+    def compile_slowly(_config):
+        deadline = time.monotonic() + 10
+        while "it compiles" not in out.file.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    monkeypatch.setattr(module, "warm_up", compile_slowly)
+    replay(config, path, out, time.perf_counter, bytes(16))
 
 
 def test_messages_are_read_one_at_a_time(tmp_path):

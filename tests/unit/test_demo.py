@@ -1,6 +1,7 @@
 import io
 import json
 import socket
+import time
 from collections import Counter, defaultdict
 from fractions import Fraction
 from itertools import pairwise
@@ -505,6 +506,23 @@ def test_the_quick_demo_shows_the_script_and_agrees():
             assert said.expect in text
     assert "numbers agree" in text
     assert text.index("Payment starts") < text.index("Inventory 2.4.0") < text.index("vanish")
+
+
+def test_who_waits_at_a_terminal_for_the_quick_demo_is_told_that_it_compiles():
+    out = Console(force_terminal=True, width=100, file=io.StringIO(), _environ={"TERM": "xterm"})
+
+    class Slow(Naive):
+        def ingest(self, record):
+            # The first record waits for the compiler, while another thread draws.
+            deadline = time.monotonic() + 10
+            while "it compiles" not in out.file.getvalue():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            super().ingest(record)
+
+    assert quick.run(out, CONFIG, Slow, Naive.snapshot, seconds=60, seed=1)
+    # Once something happens, it is gone.
+    assert "it compiles" not in out.file.getvalue().partition("Payment starts")[2]
 
 
 class Forgetful(Naive):

@@ -56,7 +56,10 @@ def run(
     )
     judge = pipeline(config)
 
+    compiling = out.status("The first time it compiles, for about a minute …")
+
     def tell(announcement: Announcement) -> None:
+        compiling.stop()
         for line in screen.lines(
             config, screen.read_snapshot(snapshot(judge)), announcement.elapsed
         ):
@@ -72,8 +75,9 @@ def run(
         tell=tell,
     )
     arrival = START_UNIX_NANO
-    for offset, (arrival, kind, payload) in enumerate(simulation):
-        judge.ingest(Record(offset, arrival, kind, Encoding.NONE, payload))
+    with compiling:
+        for offset, (arrival, kind, payload) in enumerate(simulation):
+            judge.ingest(Record(offset, arrival, kind, Encoding.NONE, payload))
     out.print("The shop has closed. The last verdicts fall when the last deadlines have passed.\n")
     # Second by second, as the wall clock does it for a server.
     for second in range(1, 1 + int(settings.settle_seconds(config))):
