@@ -20,8 +20,10 @@ _TIMEOUT_SECONDS = 30
 _ALTERNATIVES = 5
 _UNUSUAL = 2.5
 _KINDS = {"error": "it failed", "latency": "it was slow", "missing": "it never came"}
+# What is remembered is the reason of the first bad verdict: of an error it is not known yet whether
+# an event still comes, so nothing is said of that.
 _REASONS = {
-    "error": "failed with an error, and nothing made up for it",
+    "error": "failed with an error",
     "missed": "looked fine, yet its business event never came: a silent failure",
     "recovered": "failed with an error, but a retry saved it",
     "slow": "worked, but took too long",

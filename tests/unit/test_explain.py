@@ -14,8 +14,10 @@ from outcome_exporter import evidence, explain
 from outcome_exporter.cli import app
 from outcome_exporter.config import Config
 from outcome_exporter.errors import ExplainError
+from outcome_exporter.exposition import render
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.question import read_question
+from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import MILLISECOND, SECOND
 
 USUAL = 30
@@ -280,6 +282,27 @@ def silent():
         pipeline.ingest(record)
     pipeline.advance(at + 300 * SECOND)
     return pipeline
+
+
+def test_of_an_error_it_is_not_said_that_nothing_made_up_for_it(monkeypatch):
+    journey = {
+        "name": "order",
+        "attempt": {"span": {"service": "shop"}},
+        "outcome": {"event": "ordered", "within": "1m"},
+        "slos": [{"name": "fine", "objective": 99, "good": {"achieved": True, "error": False}}],
+    }
+    pipeline = Pipeline(Config.model_validate({"journeys": [journey]}))
+    saved = [Event("ordered", "1", START + 40 * SECOND, trace=FAILED)]
+    for record in records(
+        [(START + SECOND, attempt(FAILED, START, error=True)), (START + 40 * SECOND, saved)]
+    ):
+        pipeline.ingest(record)
+    pipeline.advance(START + 300 * SECOND)
+    said = render(snapshot(pipeline), openmetrics=False).decode()
+    assert 'journey="order",outcome="bad",reason="recovered"} 1.0' in said
+    found = asked(pipeline, trace_id=f"{FAILED:032x}")
+    text = printed(monkeypatch, found, trace_id=f"{FAILED:032x}")
+    assert "order: this attempt failed with an error." in text
 
 
 def test_a_silent_failure_is_told_with_what_was_there_and_the_step_that_never_came(
