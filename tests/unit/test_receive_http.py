@@ -219,13 +219,18 @@ class TestRefusals:
 
     @pytest.mark.parametrize("path", ["/", "/v1/traces/", "/v1/profiles", "/metrics", "/events/1"])
     def test_other_paths_are_not_found(self, exporter, path):
-        assert exporter.request(path, b"", headers_of(PROTOBUF)).status == 404
+        answer = exporter.request(path, b"", headers_of(PROTOBUF))
+        assert answer.status == 404
+        assert answer.body == (
+            b"nothing is here; senders POST to /v1/traces, /v1/logs, /v1/metrics, /events\n"
+        )
 
     @pytest.mark.parametrize("path", [*OTLP, "/events"])
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
     def test_other_methods_are_not_allowed(self, exporter, path, method):
         answer = exporter.request(path, method=method)
         assert (answer.status, answer.headers["allow"]) == (405, "POST")
+        assert b"senders POST to" in answer.body
 
     @pytest.mark.parametrize("content_type", [JSON, PROTOBUF])
     @pytest.mark.parametrize(

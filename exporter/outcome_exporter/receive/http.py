@@ -24,10 +24,11 @@ from urllib.parse import unquote_to_bytes
 
 from google.protobuf.message import Message
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from outcome_exporter import events, strict_json
@@ -117,9 +118,21 @@ def app(
     cors = Middleware(
         CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=["*"]
     )
-    application = Starlette(routes=routes, middleware=[cors] if origins else [])
+    application = Starlette(
+        routes=routes,
+        middleware=[cors] if origins else [],
+        exception_handlers={HTTPException: _elsewhere},
+    )
     application.router.redirect_slashes = False
     return application
+
+
+async def _elsewhere(_request: Request, error: Exception) -> Response:
+    """Another path, or another method: most often a sender's address lacks its end."""
+    assert isinstance(error, HTTPException)
+    paths = ", ".join((*(signal.path for signal in SIGNALS), "/events"))
+    text = f"nothing is here; senders POST to {paths}\n"
+    return PlainTextResponse(text, error.status_code, error.headers)
 
 
 class _Desk:
