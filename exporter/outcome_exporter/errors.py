@@ -102,7 +102,8 @@ class MissingExtra(OutcomeExporterError):
     """A command needs packages that a plain installation leaves out."""
 
     def __init__(self, extra: str, what: str) -> None:
-        super().__init__(f"{what} needs more: pip install 'outcome-exporter[{extra}]'")
+        # No registry has the package: its name there would be somebody else's.
+        super().__init__(f"{what} needs more; in a checkout: pip install '.[{extra}]'")
 
 
 class OutputError(OutcomeExporterError):

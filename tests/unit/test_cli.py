@@ -150,6 +150,18 @@ def test_errors_end_as_one_line_and_an_exit_code(error, code, said, monkeypatch,
     assert capsys.readouterr().err == f"outcome-exporter: {said}\n"
 
 
+def test_what_a_plain_installation_lacks_is_told_with_where_it_is(tmp_path):
+    program = (
+        "import sys; sys.modules['grafana_foundation_sdk'] = None\n"
+        f"sys.argv = ['outcome-exporter', 'generate', 'dashboards', '-o', {str(tmp_path)!r}]\n"
+        "from outcome_exporter import cli; cli.main()"
+    )
+    done = run_python("-c", program)
+    assert done.returncode == 1
+    remedy = "in a checkout: pip install '.[generate]'"
+    assert done.stderr == f"outcome-exporter: generating dashboards needs more; {remedy}\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
