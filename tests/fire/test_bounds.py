@@ -2,6 +2,7 @@
 
 import http.client
 import queue
+import re
 import selectors
 import socket
 import ssl
@@ -196,6 +197,22 @@ def test_headers_are_bounded(headers):
         # Where the client still writes, the answer may be lost with the connection.
         assert answer[:12] in (b"HTTP/1.1 431", b"")
         assert web.cut["large_headers"] == 1
+        assert post(port, GOOD) == 200
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_order_and_bounded_in_number():
+    one = HEAD + b"content-length: 0\r\n\r\n"
+    with listening() as (web, port):
+        with closing(connect(port)) as client:
+            last = HEAD + b"connection: close\r\ncontent-length: 1\r\n\r\nx"
+            client.sendall(one * serving.PIPELINED_MAX + last)
+            answers = re.findall(rb"HTTP/1.1 (\d+)", read_until_closed(client))
+            assert answers == [b"200"] * serving.PIPELINED_MAX + [b"400"]
+        with closing(connect(port)) as client:
+            with suppress(ConnectionError):
+                client.sendall(one * 10_000)
+            assert read_until_closed(client).count(b"HTTP/1.1 200") <= serving.PIPELINED_MAX + 1
+        assert web.cut["pipelining"] == 1
         assert post(port, GOOD) == 200
 
 
