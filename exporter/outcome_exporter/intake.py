@@ -1,8 +1,9 @@
 """What every receiver delivers to: checks a payload, makes it durable, and only then says yes.
 
-    admit ─▶ decompress ─▶ decode ─▶ append
+    admit ─▶ decompress ─▶ check ─▶ decode ─▶ append
 
-`admit` comes first: where there is no room, no work is done. A payload is appended as it came,
+`admit` comes first: where there is no room, no work is done. What becomes many objects is counted
+before any of them is made. A payload is appended as it came,
 compressed, with what was decoded from it, so that nothing is decoded twice. A request that holds
 nothing to count, because it is empty or everything in it was left out, is accepted without being
 logged: a Collector that sends ordinary logs, or metrics that no SLO reads, fills no disk.
@@ -16,11 +17,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from outcome_exporter.buffers import Buffers
+from outcome_exporter.kernels.messages import check_messages
 from outcome_exporter.model import Accepted, Batch, Bytes, Encoding, Kind, MetricBatch, SpanBatch
 from outcome_exporter.receive.compression import decompress, decompress_into
+from outcome_exporter.receive.signals import SIGNALS
 
 _BUFFERS_BYTES = 64 << 20
 """Kept for decompressed requests."""
+
+_PARSED = {signal.kind: signal.request for signal in SIGNALS if signal.kind is not Kind.TRACES}
+"""Requests that the protobuf library makes objects of."""
 
 WHY = {
     Kind.TRACES: "spans without a valid trace id and span id were left out",
@@ -69,13 +75,16 @@ class DurableIntake:
         """Returns once the payload is durable.
 
         Raises:
-            DecodeError: It is not what it says it is.
+            DecodeError: It is not what it says it is, or has too many parts.
             TooLarge: It is above the limit, also after decompression.
             Overloaded: There is no room now; the sender is to try again.
             StorageError: The log does not work.
         """
         self._admit()
-        batch = self._decode[kind](self._decompressed(kind, encoding, payload))
+        plain = self._decompressed(kind, encoding, payload)
+        if kind in _PARSED:
+            check_messages(bytes(plain), _PARSED[kind])
+        batch = self._decode[kind](plain)
         if _items(batch):
             self._append(kind, encoding, payload, batch)
         return Accepted(batch.rejected, WHY[kind]) if batch.rejected else Accepted()

@@ -15,6 +15,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from outcome_exporter.config import Config
+from outcome_exporter.kernels.messages import count_messages
 from outcome_exporter.kernels.storage import add_rows, page_digests
 from outcome_exporter.model import (
     ATTEMPT,
@@ -74,6 +75,7 @@ def warm_up(config: Config) -> None:
         page_digests(page, 8)
     counts = np.zeros((1, 3), np.int64)
     add_rows(np.zeros(1, np.uint32), counts, counts.copy(), np.zeros(1, np.bool_))
+    count_messages(_points(), ExportMetricsServiceRequest, 1)
     pipeline.suspects.forget()
 
 

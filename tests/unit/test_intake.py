@@ -8,6 +8,7 @@ from tests.receivers import decode_traces
 from outcome_exporter.errors import DecodeError, Overloaded, StorageError, TooLarge
 from outcome_exporter.events import decode_cloudevents, decode_logs
 from outcome_exporter.intake import DurableIntake
+from outcome_exporter.kernels.messages import MESSAGES_MAX
 from outcome_exporter.model import Accepted, Encoding, Kind
 
 EVENT = {"specversion": "1.0", "id": "1", "source": "s", "type": "t"}
@@ -101,6 +102,17 @@ def test_what_is_wrong_is_refused_and_not_logged(intake, log, encoding, payload,
     with pytest.raises(error):
         intake.submit(Kind.TRACES, encoding, payload)
     assert log.order == ["admit"]
+
+
+@pytest.mark.parametrize("kind", [Kind.LOGS, Kind.METRICS])
+def test_a_request_that_becomes_too_many_objects_is_refused_before_there_are_any(kind):
+    def decode(_payload):
+        raise AssertionError
+
+    intake = DurableIntake(decode, {kind: decode}, max_request_bytes=8 << 20, admit=lambda: None)
+    body = gzip.compress(b"\x0a\x00" * (MESSAGES_MAX + 1))
+    with pytest.raises(DecodeError, match="messages; send fewer"):
+        intake.submit(kind, Encoding.GZIP, body)
 
 
 def test_without_room_nothing_is_done(intake, log):
