@@ -3,10 +3,10 @@
     admit ─▶ decompress ─▶ check ─▶ decode ─▶ append
 
 `admit` comes first: where there is no room, no work is done. What becomes many objects is counted
-before any of them is made. A payload is appended as it came,
-compressed, with what was decoded from it, so that nothing is decoded twice. A request that holds
-nothing to count, because it is empty or everything in it was left out, is accepted without being
-logged: a Collector that sends ordinary logs, or metrics that no SLO reads, fills no disk.
+before any of them is made, and large requests are decoded in turn. A payload is appended as it
+came, compressed, with what was decoded from it, so that nothing is decoded twice. A request that
+holds nothing to count, because it is empty or everything in it was left out, is accepted without
+being logged: a Collector that sends ordinary logs, or metrics that no SLO reads, fills no disk.
 
 Thread-safe: there is no state but buffers that are used again. A call holds at most two copies of a
 request, one as it came and one decompressed, each at most `max_request_bytes`; callers bound their
@@ -21,6 +21,7 @@ from outcome_exporter.kernels.messages import check_messages
 from outcome_exporter.model import Accepted, Batch, Bytes, Encoding, Kind, MetricBatch, SpanBatch
 from outcome_exporter.receive.compression import decompress, decompress_into
 from outcome_exporter.receive.signals import SIGNALS
+from outcome_exporter.receive.turns import LARGE_BYTES, LARGE_COLUMNS_BYTES, Turns
 
 _BUFFERS_BYTES = 64 << 20
 """Kept for decompressed requests."""
@@ -70,6 +71,8 @@ class DurableIntake:
         self._max_request_bytes = max_request_bytes
         self._admit = admit
         self._buffers = Buffers(_BUFFERS_BYTES)
+        self._turns = dict.fromkeys(decode, Turns(LARGE_BYTES))
+        self._turns[Kind.TRACES] = Turns(LARGE_COLUMNS_BYTES)
 
     def submit(self, kind: Kind, encoding: Encoding, payload: bytes) -> Accepted:
         """Returns once the payload is durable.
@@ -84,7 +87,8 @@ class DurableIntake:
         plain = self._decompressed(kind, encoding, payload)
         if kind in _PARSED:
             check_messages(bytes(plain), _PARSED[kind])
-        batch = self._decode[kind](plain)
+        with self._turns[kind].of(len(plain)):
+            batch = self._decode[kind](plain)
         if _items(batch):
             self._append(kind, encoding, payload, batch)
         return Accepted(batch.rejected, WHY[kind]) if batch.rejected else Accepted()

@@ -29,6 +29,7 @@ from outcome_exporter.receive.http import (
     _take_otlp,
 )
 from outcome_exporter.receive.signals import SIGNALS
+from outcome_exporter.receive.turns import LARGE_BYTES, Turns
 from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import DAY, SECOND
 
@@ -84,6 +85,7 @@ class Eater:
         self.pipeline = Pipeline(CONFIG)
         self.now = NOW
         self.accepted = self.refused = 0
+        self.turns = Turns(LARGE_BYTES)
         self.intake = DurableIntake(
             self._append,
             {
@@ -124,9 +126,9 @@ class Eater:
         request = Request({"type": "http", "headers": headers})
         if way.startswith("json"):
             signal = traces if way == "json traces" else logs
-            _take_otlp(self.intake, signal, LIMIT_BYTES, request, body)
+            _take_otlp(self.intake, signal, LIMIT_BYTES, self.turns, request, body)
         else:
-            _take_events(self.intake, LIMIT_BYTES, request, body)
+            _take_events(self.intake, LIMIT_BYTES, self.turns, request, body)
 
     def settle(self) -> None:
         """Lets what waits be settled: its limits are real only with `admit`."""

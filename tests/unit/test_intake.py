@@ -1,5 +1,7 @@
 import gzip
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -9,7 +11,8 @@ from outcome_exporter.errors import DecodeError, Overloaded, StorageError, TooLa
 from outcome_exporter.events import decode_cloudevents, decode_logs
 from outcome_exporter.intake import DurableIntake
 from outcome_exporter.kernels.messages import MESSAGES_MAX
-from outcome_exporter.model import Accepted, Encoding, Kind
+from outcome_exporter.model import Accepted, Encoding, EventBatch, Kind
+from outcome_exporter.receive.turns import LARGE_BYTES, LARGE_COLUMNS_BYTES
 
 EVENT = {"specversion": "1.0", "id": "1", "source": "s", "type": "t"}
 EVENTS = json.dumps([EVENT]).encode()
@@ -113,6 +116,36 @@ def test_a_request_that_becomes_too_many_objects_is_refused_before_there_are_any
     body = gzip.compress(b"\x0a\x00" * (MESSAGES_MAX + 1))
     with pytest.raises(DecodeError, match="messages; send fewer"):
         intake.submit(kind, Encoding.GZIP, body)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "large", "small"),
+    [
+        ([Kind.LOGS, Kind.METRICS], LARGE_BYTES, LARGE_BYTES - 1),
+        ([Kind.TRACES, Kind.TRACES], LARGE_COLUMNS_BYTES, LARGE_COLUMNS_BYTES - 1),
+    ],
+    ids=["objects", "columns"],
+)
+def test_large_requests_are_decoded_in_turn_and_others_at_once(kinds, large, small):
+    begun = threading.Event()
+    together = threading.Barrier(2)
+
+    def decode(payload):
+        if len(payload) >= large:
+            begun.set()
+            together.wait(0.5)
+        return EventBatch([], 0)
+
+    intake = DurableIntake(
+        lambda *_: None, dict.fromkeys(kinds, decode), max_request_bytes=large, admit=lambda: None
+    )
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(intake.submit, kind, Encoding.NONE, bytes(large)) for kind in kinds]
+        assert begun.wait(20)
+        assert intake.submit(kinds[0], Encoding.NONE, bytes(small)) == Accepted()
+        for each in waiting:
+            with pytest.raises(threading.BrokenBarrierError):
+                each.result()
 
 
 def test_without_room_nothing_is_done(intake, log):

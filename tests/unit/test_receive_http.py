@@ -306,6 +306,21 @@ class TestBodiesInPieces:
         body = bytes(LIMIT_BYTES)
         assert exporter.request("/v1/traces", body, headers_of(PROTOBUF)).status == 400
 
+    def test_large_json_is_read_in_turn(self, exporter, monkeypatch):
+        together = threading.Barrier(2)
+
+        def parse(_body, _request):
+            together.wait(0.5)
+            return b""
+
+        monkeypatch.setattr(otlp_json, "parse", parse)
+        body = gzip.compress(bytes(LIMIT_BYTES))
+        headers = headers_of(JSON) | {"content-encoding": "gzip"}
+        with ThreadPoolExecutor(2) as pool:
+            answers = [pool.submit(exporter.request, "/v1/traces", body, headers) for _ in range(2)]
+            # Neither met the other there.
+            assert [answer.result().status for answer in answers] == [500, 500]
+
     def test_bodies_of_all_connections_together_are_bounded(self, exporter):
         with ExitStack() as stack:
             held = []

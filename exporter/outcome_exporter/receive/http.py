@@ -46,6 +46,7 @@ from outcome_exporter.receive.refusals import (
     refusal,
 )
 from outcome_exporter.receive.signals import SIGNALS, Signal
+from outcome_exporter.receive.turns import LARGE_BYTES, Turns
 
 WORKERS = 16
 """Requests that are handed over at once: as many share one write to the disk."""
@@ -103,16 +104,19 @@ def app(
         access: Who may send.
         origins: Web sites whose pages may send.
     """
+    turns = Turns(LARGE_BYTES)
     desk = _Desk(counters, max_request_bytes, workers, read_seconds, access)
     routes = [
         Route(
             signal.path,
-            desk.endpoint(signal.name, partial(_take_otlp, intake, signal, max_request_bytes)),
+            desk.endpoint(
+                signal.name, partial(_take_otlp, intake, signal, max_request_bytes, turns)
+            ),
             methods=["POST"],
         )
         for signal in SIGNALS
     ]
-    take = partial(_take_events, intake, max_request_bytes)
+    take = partial(_take_events, intake, max_request_bytes, turns)
     routes.append(Route("/events", desk.endpoint("events", take), methods=["POST"]))
     # A browser asks first whether a page may send; it does so without a token.
     cors = Middleware(
@@ -222,12 +226,14 @@ class _Desk:
 
 
 def _take_otlp(
-    intake: Intake, signal: Signal, limit_bytes: int, request: Request, body: bytes
+    intake: Intake, signal: Signal, limit_bytes: int, turns: Turns, request: Request, body: bytes
 ) -> Taken:
     media = _media_type(request)
     encoding = _encoding(request)
     if media == JSON:
-        body = otlp_json.parse(decompress(encoding, body, limit_bytes), signal.request)
+        plain = decompress(encoding, body, limit_bytes)
+        with turns.of(len(plain)):
+            body = otlp_json.parse(plain, signal.request)
         encoding = Encoding.NONE
     elif media != PROTOBUF:
         raise Unsupported(f"content type {media!r:.80}; send {PROTOBUF} or {JSON}")
@@ -235,20 +241,25 @@ def _take_otlp(
     return Taken(accepted, _message(media, signal.answer(accepted)))
 
 
-def _take_events(intake: Intake, limit_bytes: int, request: Request, body: bytes) -> Taken:
+def _take_events(
+    intake: Intake, limit_bytes: int, turns: Turns, request: Request, body: bytes
+) -> Taken:
     media = _media_type(request)
     encoding = _encoding(request)
     attributes = _binary_attributes(request)
     if media == BATCH:
         payload = body
     elif media == STRUCTURED:
-        payload = events.cloudevents_of_structured(decompress(encoding, body, limit_bytes))
+        plain = decompress(encoding, body, limit_bytes)
+        with turns.of(len(plain)):
+            payload = events.cloudevents_of_structured(plain)
         encoding = Encoding.NONE
     elif attributes and not media.startswith("application/cloudevents"):
         plain = decompress(encoding, body, limit_bytes)
-        payload = events.cloudevents_of_binary(
-            attributes, request.headers.get("content-type"), plain
-        )
+        with turns.of(len(plain)):
+            payload = events.cloudevents_of_binary(
+                attributes, request.headers.get("content-type"), plain
+            )
         encoding = Encoding.NONE
     else:
         raise Unsupported(
