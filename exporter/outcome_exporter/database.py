@@ -283,14 +283,15 @@ def copy_wal(connection: sqlite3.Connection) -> bool:
     """Copies the WAL into its file, so that the next commit writes it from its start again.
 
     What was committed is durable either way, so an error here is none for who committed; if the
-    disk is full, the next commit will say so.
+    disk is full, the next commit will say so. Nor is a long read by someone else, a backup's for
+    instance: it is not waited for, which would hold up every commit meanwhile.
 
     Returns:
-        Whether it was all copied; a long read by someone else may keep it from that.
+        Whether it was all copied; such a read may keep it from that.
     """
     try:
-        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        (_, pages, copied) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except sqlite3.Error as error:
         logger.warning("the write-ahead log could not be copied yet: %s", error)
         return False
-    return not busy
+    return bool(pages == copied)

@@ -1,16 +1,17 @@
 """Files of older and newer versions: brought up to date, whole or not at all, or refused.
 
-And what deleting costs.
+And what deleting costs, and copying the write-ahead log.
 """
 
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from outcome_exporter.checkpoint import SCHEMA as STATE
-from outcome_exporter.database import Schema, copy_wal, open_database
+from outcome_exporter.database import BUSY_SECONDS, Schema, connect, copy_wal, open_database
 from outcome_exporter.errors import StorageError
 from outcome_exporter.log_file import SCHEMA as LOG
 
@@ -89,3 +90,18 @@ def test_what_is_deleted_is_not_written_once_more(file):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute("DELETE FROM span")
         assert wal.stat().st_size < written / 10
+
+
+def test_a_long_read_by_someone_else_holds_up_no_copy_of_the_write_ahead_log(file):
+    with (
+        closing(open_database(file, FIRST, StorageError)) as connection,
+        closing(connect(file, read_only=True)) as other,
+    ):
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM span").fetchall()
+        connection.execute("INSERT INTO span VALUES ('a')")
+        began = time.monotonic()
+        assert not copy_wal(connection)
+        assert time.monotonic() - began < BUSY_SECONDS / 2
+        other.execute("COMMIT")
+        assert copy_wal(connection)
