@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -68,6 +68,10 @@ turns: while 100,000 series are scraped every second, 99 of 100 are acknowledged
 not 103 as with Python's own 5 ms. It costs nothing that could be measured."""
 DEADLINE_SECONDS = 28.0
 """After it, stopping is given up: Kubernetes kills after 30 s."""
+
+
+class Ended(BaseException):
+    """A signal to end, while there is nothing to finish: no error, so that nothing catches it."""
 
 
 class Server:
@@ -135,6 +139,8 @@ class Server:
             max_request_bytes=limit,
             access=rpc_access,
         )
+        self.begun = False
+        """Whether there is something to finish; until then an exception may end `start`."""
         self.ports: tuple[int, ...] = ()
         """Of the page, OTLP over gRPC and OTLP over HTTP, while requests are accepted."""
 
@@ -150,6 +156,7 @@ class Server:
         warm_up(self._engine.pipeline.config)
         # What is there now stays: the garbage collector need not look at it ever again.
         gc.freeze()
+        self.begun = True
         self._engine.start()
         self._poller.start(self._clock, lambda: self._engine.not_ready() is None)
         self.ports = page, self._rpc.start(), self._web.start()
@@ -443,18 +450,25 @@ def serve(
     wake = threading.Event()
     asked: list[int] = []
 
+    def is_to_end() -> bool:
+        return signal.SIGTERM in asked or signal.SIGINT in asked
+
     def on_signal(number: int, _frame: FrameType | None) -> None:
+        knew = is_to_end()
         asked.append(number)
         wake.set()
+        if is_to_end() and not knew and not server.begun:
+            raise Ended  # compiling takes longer than whoever asked waits
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, on_signal)
     try:
-        server.start()
+        with suppress(Ended):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, on_signal)
+            server.start()
         while not server.failure:
             wake.wait(LOOK_SECONDS)
             wake.clear()
-            if signal.SIGTERM in asked or signal.SIGINT in asked:
+            if is_to_end():
                 break
             hung_up = False
             while signal.SIGHUP in asked:

@@ -109,6 +109,17 @@ def test_sigterm_at_any_moment_of_a_start_ends_it_in_time_and_the_next_start_goe
     assert what_is_left(config) == 0
 
 
+def test_sigterm_while_a_first_start_compiles_ends_it_in_time(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "nothing compiled"))
+    with command(config) as exporter:
+        eventually(lambda: exporter.page_port is not None, "it compiles")
+        began = time.monotonic()
+        assert exporter.terminate() == 0, exporter.said()
+        assert time.monotonic() - began < SECONDS_MAX
+        assert "stopped" in exporter.said()
+        assert "Traceback" not in exporter.said()
+
+
 @pytest.mark.slow
 def test_a_log_that_is_damaged_ends_the_program_with_what_to_do(config):
     fill_log(config, 3)
