@@ -2,6 +2,7 @@ import json
 import logging
 import random
 import re
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -337,6 +338,17 @@ def test_a_taken_port_is_said_so(exporter):
     receiver = GrpcReceiver(Inbox(), ReceiverCounters(), address=address, max_request_bytes=10)
     with pytest.raises(ListenError, match=rf"cannot listen on {address}: Address already in use"):
         receiver.start()
+
+
+@pytest.mark.parametrize("address", ["[::1]:0", "::1:0", "[::]:0", "127.0.0.1:0"])
+def test_addresses_of_either_version_are_listened_on(address):
+    receiver = GrpcReceiver(Inbox(), ReceiverCounters(), address=address, max_request_bytes=10)
+    port = receiver.start()
+    try:
+        host = "127.0.0.1" if "." in address else "::1"
+        socket.create_connection((host, port), timeout=20).close()
+    finally:
+        receiver.stop(1)
 
 
 def test_stopping_lets_a_running_request_finish():

@@ -44,7 +44,7 @@ from outcome_exporter.model import Encoding, Intake
 from outcome_exporter.receive.access import OPEN, Access
 from outcome_exporter.receive.counters import ReceiverCounters
 from outcome_exporter.receive.refusals import Unauthenticated, refusal
-from outcome_exporter.receive.serving import bind
+from outcome_exporter.receive.serving import bind, split
 from outcome_exporter.receive.signals import SIGNALS, Signal
 
 WORKERS = 16
@@ -119,12 +119,15 @@ class GrpcReceiver:
             ListenError: The address is taken or is none.
         """
         bind(self._address).close()  # gRPC would not say why it cannot
+        host, number = split(self._address)
+        # Without brackets gRPC takes the port for the end of an address of version 6.
+        address = f"[{host}]:{number}" if ":" in host else self._address
         credentials = self._access.grpc_credentials()
         try:
             if credentials is None:
-                port = self._server.add_insecure_port(self._address)
+                port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(self._address, credentials)
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise ListenError(self._address, str(error)) from None
         self._server.start()
