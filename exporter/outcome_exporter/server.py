@@ -198,7 +198,7 @@ class Server:
             config = check.load(self._config_path).config
             self._refuse_new_places(config)
             self._engine.reload(config)
-        except ConfigError:
+        except Exception:
             self._engine.reload_failed()
             raise
         logger.info("configuration reloaded")
@@ -425,6 +425,8 @@ class Reloading:
             # What is damaged stays so: the next checkpoint stops the exporter.
             if not isinstance(error, LogCorrupt | StateCorrupt):
                 self._refused = self._checkpointed()
+        except Exception:  # whatever it is, the one that runs goes on
+            logger.exception("not reloaded because of a defect")
 
 
 def serve(

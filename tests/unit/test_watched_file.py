@@ -156,3 +156,10 @@ def test_an_error_of_the_file_waits_for_another_content_and_so_does_damage(file,
         assert reloads.look() == (1, [f"not reloaded: {said}"])
         reloads.checkpoint += 1
         assert reloads.look() == (0, [])
+
+
+def test_what_nobody_foresaw_is_said_and_stops_nothing(file, reloads):
+    reloads.fails = MemoryError()
+    assert reloads.look(asked=True) == (1, ["not reloaded because of a defect"])
+    reloads.fails = None
+    assert reloads.look(asked=True) == (1, [])
