@@ -187,7 +187,11 @@ def changes(pipeline: Pipeline) -> list[Change]:
         for change in pipeline.changes.changes((pipeline.second or 0) * SECOND)
     ]
     known = {(change.service, change.version) for change in told}
-    return [*told, *(each for each in seen if (each.service, each.version) not in known)]
+    found: dict[tuple[object, ...], Change] = {}
+    for change in [*told, *(each for each in seen if (each.service, each.version) not in known)]:
+        # Two flags may read alike, since a key or a variant may hold `=`: they are one series.
+        found.setdefault(change[:4], change)
+    return list(found.values())
 
 
 def _suspects(pipeline: Pipeline) -> Iterator[Sample]:
