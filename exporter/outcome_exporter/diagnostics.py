@@ -57,6 +57,11 @@ class RateLimit(logging.Filter):
         return count < BURST
 
 
+def printable(text: str) -> str:
+    """A text in which line breaks and control characters are written out."""
+    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
 def _message(record: logging.LogRecord) -> str:
     left_out = getattr(record, "left_out", 0)
     return record.getMessage() + (f" ({left_out} more like it were left out)" if left_out else "")
@@ -72,7 +77,7 @@ class _Text(logging.Formatter):
         said = f"{_time(record)} {record.levelname} {_message(record)}"
         if record.exc_info:
             said += f" | {self.formatException(record.exc_info)}"
-        return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], said)
+        return printable(said)
 
 
 class _Json(logging.Formatter):

@@ -1,8 +1,12 @@
-"""`outcome-exporter explain`: why attempts were bad, asked of a running exporter, in words."""
+"""`outcome-exporter explain`: why attempts were bad, asked of a running exporter, in words.
+
+Names come from whoever sends spans: what would steer a terminal is written out, not sent to it.
+"""
 
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
@@ -13,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outcome_exporter import words
+from outcome_exporter.diagnostics import printable
 from outcome_exporter.errors import ExplainError
 
 _BAR = 30
@@ -59,18 +64,26 @@ def _ask(url: str, path: str, token: str | None) -> Any:  # noqa: ANN401 - JSON
     try:
         request = Request(url.rstrip("/") + path, headers=headers)  # noqa: S310 - see above
         with urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - see above
-            return json.load(response)
+            return _printable(json.load(response))
     except HTTPError as error:
         with error:
             why = error.read(1_000).decode(errors="replace").strip()
         if error.code == 401:  # noqa: PLR2004 - unauthorized
             why = "it wants a token; give --token-file FILE"
-        raise ExplainError(f"{url}: {why}") from None
-    except (OSError, ValueError) as error:
-        why = str(error.reason if isinstance(error, URLError) else error)
+        raise ExplainError(f"{url}: {printable(why)}") from None
+    except (OSError, ValueError, HTTPException) as error:
+        why = printable(str(error.reason if isinstance(error, URLError) else error).strip())
         raise ExplainError(
             f"{url}: no exporter answers ({why}); give its metrics port with --url"
         ) from None
+
+
+def _printable(found: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(found, dict):
+        return {printable(name): _printable(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [_printable(value) for value in found]
+    return printable(found) if isinstance(found, str) else found
 
 
 def _print_attempt(console: Console, attempt: dict[str, Any]) -> None:

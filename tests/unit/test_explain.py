@@ -1,6 +1,7 @@
 """Why an attempt was bad: what the exporter remembers, and what a person on call reads."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
@@ -235,6 +236,49 @@ def test_what_is_no_trace_id_is_refused(trace_id):
 def test_where_no_exporter_answers_the_remedy_is_told():
     with pytest.raises(ExplainError, match="give its metrics port with --url"):
         explain.explain(Console(file=StringIO()), "http://127.0.0.1:1", {"trace_id": "1"}, None)
+
+
+@pytest.fixture
+def answers():
+    """Where somebody answers every request with the same bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve(answer):
+            def once():
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(10_000)
+                    connection.sendall(answer)
+
+            threading.Thread(target=once, daemon=True).start()
+            return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+        yield serve
+
+
+def test_a_port_that_speaks_no_http_is_told_with_the_remedy(answers):
+    # The first bytes of HTTP/2, as the port for OTLP over gRPC sends them.
+    url = answers(b"\x00\x00\x18\x04\x00\x00\x00\x00\x00\x00\x04\x00\x3f\x00\x01")
+    with pytest.raises(ExplainError, match="give its metrics port with --url") as refused:
+        explain.explain(Console(file=StringIO()), url, {"journey": "buy", "since": "1h"}, None)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("url", ["http://local host:9464", "http://localhost:metrics"])
+def test_what_is_no_address_is_told_with_the_remedy(url):
+    with pytest.raises(ExplainError, match="give its metrics port with --url"):
+        explain.explain(Console(file=StringIO()), url, {"journey": "buy", "since": "1h"}, None)
+
+
+def test_names_from_outside_do_not_steer_the_terminal(pipeline, answers):
+    found = asked(pipeline, journey="buy")
+    found["causes"][0]["cause"]["operation"] = "POST \x1b[2J\x1b]0;all is well\x07"
+    body = json.dumps(found).encode()
+    url = answers(b"HTTP/1.0 200 OK\r\n\r\n" + body)
+    out = StringIO()
+    explain.explain(Console(file=out, width=120), url, {"journey": "buy", "since": "1h"}, None)
+    assert r"POST \x1b[2J\x1b]0;all is well\x07" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
 
 
 MISSED, NOT_WATCHED = 700, 800
