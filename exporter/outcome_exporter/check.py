@@ -33,7 +33,7 @@ SERIES_MANY = 10_000
 WINDOW_MAX = 366 * DAY
 
 _RESERVED_LABELS = {*series.ATTEMPTS.labels, "le", "quantile", "__name__"}
-_SCRAPE_LABELS = {"job", "instance"}
+_SCRAPE_LABELS = {"job", "instance", "pod"}
 _THIS_MACHINE = {"127.0.0.1", "[::1]", "localhost"}
 _ANY_HOST = {"0.0.0.0", "[::]", "*"}  # noqa: S104  # compared with, not bound
 

@@ -17,7 +17,7 @@ from outcome_exporter import exposition
 from outcome_exporter.model import Snapshot
 
 JOB = "outcome-exporter"
-_TARGET = f'job="{JOB}",instance="127.0.0.1:9464"'
+_PLACE = "127.0.0.1:9464"
 _TIMEOUT = 120
 
 
@@ -28,7 +28,9 @@ class History:
         self._families: dict[str, list[bytes]] = {}
         self.start = self.end = 0.0
 
-    def scrape(self, at_seconds: float, snapshot: Snapshot, more: str = "") -> None:
+    def scrape(
+        self, at_seconds: float, snapshot: Snapshot, more: str = "", *, instance: str = _PLACE
+    ) -> None:
         """Adds what a scrape would have got; `more` are lines of other exporters."""
         self.start = self.start or at_seconds
         self.end = at_seconds
@@ -40,7 +42,7 @@ class History:
                     family = line.split(" ")[2]
                     self._families.setdefault(family, [f"{line}\n".encode()])
                 continue
-            self._families[family].append(f"{timed(line, at_seconds)}\n".encode())
+            self._families[family].append(f"{timed(line, at_seconds, instance)}\n".encode())
 
     def write(self, file: Path) -> None:
         with file.open("wb") as out:
@@ -49,12 +51,13 @@ class History:
             out.write(b"# EOF\n")
 
 
-def timed(line: str, at_seconds: float) -> str:
+def timed(line: str, at_seconds: float, instance: str = _PLACE) -> str:
     """A line of an exposition as a scrape would store it."""
     # Blocks hold no exemplars.
     series, _, value = line.partition(" # ")[0].rpartition(" ")
     name, brace, labels = series.partition("{")
-    target = f"{_TARGET}," if brace and labels != "}" else f"{_TARGET}}}"
+    target = f'job="{JOB}",instance="{instance}"'
+    target += "," if brace and labels != "}" else "}"
     if "job=" in labels:
         return f"{line} {at_seconds:.3f}"
     return f"{name}{{{target}{labels if labels != '}' else ''} {value} {at_seconds:.3f}"

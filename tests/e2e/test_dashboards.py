@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import pytest
 from tests.dashboards import fleet, shop
 from tests.dashboards.grafana import Prometheus, Range, filled_in, queries
-from tests.dashboards.tsdb import History, prometheus
+from tests.dashboards.tsdb import JOB, History, prometheus
 from tests.programs import require
 
 from outcome_exporter import dashboards
+from outcome_exporter.dashboards.promql import grown
 from outcome_exporter.demo.faults import CULPRITS, script
+from outcome_exporter.model import Sample
 from outcome_exporter.rules import burning
+from outcome_exporter.series import ATTEMPTS, VALUE
 
 SECONDS = 540
 """The demo at half its speed: blame learns for five minutes what is usual."""
@@ -190,6 +193,32 @@ def test_the_service_of_a_culprit_sees_whom_it_hurts_and_what_it_costs(demo, kin
     assert debts[culprit.operation, culprit.version, culprit.cause_kind] > 0
     assert sum(debts.values()) == one(found["How many bad outcomes? [A]"])
     assert value(found["What were they worth? [A]"][0]) > 0
+
+
+def test_what_grew_outlives_a_pod_that_is_replaced(programs, tmp_path):
+    """On Kubernetes each restart gives the exporter another address; its counters go on."""
+    history = History()
+    for scrape in range(40):
+        lost = Sample(("checkout", "USD", "lost"), 1_000.0 + 10 * scrape)
+        tried = [
+            Sample(("checkout", "bad", "error", tier), float(scrape * n), extra=("tier",))
+            for n, tier in enumerate(("free", "gold"), 1)
+        ]
+        at = fleet.START + 15 * scrape
+        # Both are there for a moment: Prometheus has not noticed yet that one has gone.
+        for instance in {f"10.0.0.{1 + (scrape > 20)}:9464", f"10.0.0.{1 + (scrape > 21)}:9464"}:
+            snapshot = {VALUE: [lost], ATTEMPTS: tried}
+            history.scrape(at, snapshot, instance=instance)
+    with prometheus(history, tmp_path, every=15) as found:
+        for end, scrapes in ((history.end, 39), (fleet.START + 15 * 21, 21)):
+            looked = Range(history.start, end)
+            for expr, each in (
+                (grown(VALUE, "currency", state="lost"), 10),
+                (grown(ATTEMPTS, "journey", outcome="bad"), 3),
+            ):
+                query = filled_in(expr, {"job": [JOB]}, looked, looked.scrape)
+                answer = found.get("query", query=query, time=str(end))["result"]
+                assert one(answer) == each * scrapes, query
 
 
 def alerting_over_time(seen):

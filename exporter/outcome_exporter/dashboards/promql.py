@@ -5,7 +5,8 @@ Three habits keep the queries fast, exact and free of NaN:
 - Gauges are read as they are. What an SLO says of 28 days is one sample, not 28 days of them.
 - What a counter gained in the time range is the difference of two readings (`grown`). The
   counters of outcomes survive restarts, so that nothing is guessed, and `increase()`, which reads
-  every sample of the range and extrapolates, is not needed.
+  every sample of the range and extrapolates, is not needed. The readings may come of different
+  pods: one that is replaced goes on where the one before it stopped.
 - A ratio divides only by what is above zero: no traffic gives no line, not NaN.
 
 `$job` names the exporter: one at a time, so that a test installation never mixes with another.
@@ -16,6 +17,8 @@ from outcome_exporter.series import Family
 _OPERATORS = ("=~", "!~", "!=")
 
 _BUCKET_LABEL = "le"
+_PLACE = "instance, pod"
+"""Labels of the scrape that say where the exporter runs: others after a restart elsewhere."""
 
 
 def select(family: Family, *, part: str = "", **matchers: str) -> str:
@@ -62,7 +65,10 @@ def grown(family: Family, by: str, **matchers: str) -> str:
     _assert_labels(family, by)
     assert family.type == "counter", family.name
     selector = select(family, **matchers)
-    return f"sum by ({by}) ({selector} - min_over_time({selector}[$__range:$__interval]))"
+    # A journey's own labels are not known here, so what goes is named, and not what stays.
+    now = f"max without ({_PLACE}) ({selector})"
+    begin = f"min without ({_PLACE}) (min_over_time({selector}[$__range:$__interval]))"
+    return f"sum by ({by}) ({now} - {begin})"
 
 
 def increased(family: Family, by: str, **matchers: str) -> str:
