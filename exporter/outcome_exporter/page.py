@@ -13,7 +13,7 @@ A promise is
     spent      its budget is gone, though it burns no faster than allowed now
     smoulders  a ticket tier fires
     kept       none of these
-    idle       kept, and without traffic in the last hour: says nothing, so it is not green
+    idle       kept, and without traffic for five minutes: says nothing, so it is not green
 """
 
 from base64 import b64encode
@@ -473,7 +473,7 @@ def _calm(promises: Sequence[Promise]) -> Headline:
     if not idle:
         return Headline("good", "All journeys are fine.", [])
     if len(idle) == len(promises):
-        return Headline("idle", "No traffic in the last hour.", [])
+        return Headline("idle", "No traffic in the last 5 minutes.", [])
     return Headline(
         "good", "All journeys with traffic are fine.", [f"No traffic: {', '.join(idle)}."]
     )
@@ -513,7 +513,16 @@ def _trouble(promise: Promise) -> str:
 
 
 def _waiting(config: Config, read: _Reader) -> Headline:
-    received = read.total(series.RECEIVED_ITEMS)
+    if not config.journeys:
+        return Headline(
+            "idle",
+            "Waiting for the first event.",
+            [
+                "No SLO has counted one yet.",
+                "Compare the sli of each with what is sent, or with what its Prometheus holds.",
+            ],
+        )
+    received = sum(read.value(series.RECEIVED_ITEMS, signal) for signal in ("traces", "events"))
     if received:
         return Headline(
             "idle",
@@ -755,11 +764,14 @@ def _health(read: _Reader, now_unix_nano: int) -> list[tuple[str, str]]:
     refused = sum(
         value
         for (_, _, result), value in read.table(series.REQUESTS).items()
-        if result != "accepted"
+        if result not in {"accepted", "partial"}
     )
     lag = read.value(series.LOG_LAG_SECONDS)
     facts = [
-        ("received", f"{words.count(read.total(series.RECEIVED_ITEMS))} spans and events"),
+        (
+            "received",
+            f"{words.count(read.total(series.RECEIVED_ITEMS))} spans, events and data points",
+        ),
         ("refused requests", words.count(refused)),
         ("left out", words.count(read.total(series.REJECTED_ITEMS))),
         ("duplicates", words.count(read.total(series.DUPLICATES))),
