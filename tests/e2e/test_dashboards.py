@@ -16,7 +16,16 @@ from outcome_exporter.dashboards.promql import grown
 from outcome_exporter.demo.faults import CULPRITS, script
 from outcome_exporter.model import Sample
 from outcome_exporter.rules import burning
-from outcome_exporter.series import ATTEMPTS, VALUE
+from outcome_exporter.series import (
+    ATTEMPTS,
+    BUILD_INFO,
+    CHECKPOINT_AGE,
+    SLO_BUDGET_EXHAUSTION,
+    SLO_BUDGET_REMAINING,
+    SLO_BURN_RATE,
+    SLO_INFO,
+    VALUE,
+)
 
 SECONDS = 540
 """The demo at half its speed: blame learns for five minutes what is usual."""
@@ -219,6 +228,46 @@ def test_what_grew_outlives_a_pod_that_is_replaced(programs, tmp_path):
                 query = filled_in(expr, {"job": [JOB]}, looked, looked.scrape)
                 answer = found.get("query", query=query, time=str(end))["result"]
                 assert one(answer) == each * scrapes, query
+
+
+def test_a_budget_that_lasts_as_long_as_its_window_is_not_about_to_be_gone(programs, tmp_path):
+    """That of a window of 12 hours lasts 43,200 s when nothing burns. Each has 90 % left."""
+    window, left, rates = 43_200, 0.9, {"ends": 18.0, "calm": 0.1, "idle": 0.0}
+    lasts = {
+        slo: min(left * window / rate, window) if rate else window for slo, rate in rates.items()
+    }
+    panels = (
+        "Budgets gone within a day?",
+        "How many budgets run out soon?",
+        "How old is the last checkpoint?",
+        "How much error budget is left, and in a day?",
+    )
+    history = History()
+    for at in (fleet.START, fleet.START + 15):
+        snapshot = {
+            SLO_INFO: [Sample((slo, "buy", "me", "", "", "12h"), 1.0) for slo in rates],
+            SLO_BUDGET_REMAINING: [Sample((slo,), left) for slo in rates],
+            SLO_BUDGET_EXHAUSTION: [Sample((slo,), each) for slo, each in lasts.items()],
+            SLO_BURN_RATE: [Sample((slo, "6h"), rate) for slo, rate in rates.items()],
+            BUILD_INFO: [Sample(("1",), 1.0)],
+            CHECKPOINT_AGE: [Sample((), 0.0)],
+        }
+        history.scrape(at, snapshot)
+    with prometheus(history, tmp_path, every=15) as found:
+        looked = Range(history.start, history.end)
+        shown = {}
+        values = {"job": [JOB], "slos": [*rates], "owner": [".*"], "journey": [".*"]}
+        for asked in (asked for board in GENERIC.values() for asked in queries(board)):
+            if asked.where.startswith(panels):
+                shown[asked.where] = found.ask(asked, values, looked)
+    assert one(shown["Budgets gone within a day? [A]"]) == 1
+    assert [one(shown[f"How many budgets run out soon? [{ref}]"]) for ref in "AB"] == [1, 1]
+    assert shown["How old is the last checkpoint? [A]"] == []
+    in_a_day = {
+        line["metric"]["slo"]: float(line["values"][-1][1])
+        for line in shown["How much error budget is left, and in a day? [B]"]
+    }
+    assert in_a_day == pytest.approx({slo: left - min(2 * rate, 10) for slo, rate in rates.items()})
 
 
 def alerting_over_time(seen):

@@ -70,7 +70,6 @@ def _mine(expr: str, labels: str = "") -> str:
 
 def _numbers() -> list[dashboard.Panel]:
     policy = _mine(judged.policy())
-    lasts = _mine(gauge(series.SLO_BUDGET_EXHAUSTION))
     return [
         stats(
             "How many promises may ship?",
@@ -106,7 +105,7 @@ def _numbers() -> list[dashboard.Panel]:
             "SLOs that still have budget, yet not for longer than this if the last 6 hours go on.",
             [
                 Query(
-                    f"count(({lasts} < {days * DAY // SECOND}) > 0) or vector(0)",
+                    f"count({_mine(judged.gone_within(days))}) or vector(0)",
                     f"within {days} day" + ("s" if days > 1 else ""),
                 )
                 for days in (1, 3)

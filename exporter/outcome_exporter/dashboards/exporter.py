@@ -114,11 +114,12 @@ def _trust() -> list[dashboard.Panel]:
             "How old is the last checkpoint?",
             "Time since the state was last written. After a crash so much of the log is read "
             "again; nothing is lost.",
-            [Query(f"clamp_min(time() - max({gauge(series.CHECKPOINT_AGE)}), 0)", "age")],
+            [Query(f"clamp_min(time() - max({gauge(series.CHECKPOINT_AGE)} > 0), 0)", "age")],
             width=4,
             unit=style.SECONDS,
             decimals=0,
             thresholds=style.above(60, 300),
+            nothing="none yet",
         ),
     ]
 

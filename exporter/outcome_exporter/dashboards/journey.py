@@ -144,10 +144,11 @@ def _money_of(state: str) -> str:
 def _promise() -> list[dashboard.Panel]:
     left = judged.budget_left(slo=_SLOS)
     lasts = f"({gauge(series.SLO_BUDGET_EXHAUSTION, slo=_SLOS)} > 0)"
-    burns = f"({gauge(series.SLO_BURN_RATE, slo=_SLOS, window='6h')} > bool 0)"
-    day = DAY // SECOND
-    in_a_day = f"{left} - on (slo) clamp_max({left} * {day} / on (slo) {lasts}, 10) * on (slo) "
-    in_a_day += f"sum by (slo) {burns}"
+    burns = f"sum by (slo) ({gauge(series.SLO_BURN_RATE, slo=_SLOS, window='6h')})"
+    # What is left goes in the time that it lasts. If that is the window, it lasts longer still:
+    # then the burn rate says how much goes in a window.
+    goes = f"({burns} < {left} or {left})"
+    in_a_day = f"{left} - clamp_max({goes} * {DAY // SECOND} / {lasts}, 10)"
     return [
         lines(
             "Do customers get what was promised?",

@@ -8,6 +8,7 @@ from outcome_exporter import alerting, series
 from outcome_exporter.dashboards.promql import gauge, renamed
 from outcome_exporter.dashboards.style import BAD, FINE, IDLE, SMOULDERING, SPENT, WARN, Meaning
 from outcome_exporter.series import Family
+from outcome_exporter.units import DAY, SECOND
 
 _BURNING, _BUDGET_SPENT, _SMOULDERING, _KEPT, _NO_TRAFFIC = 3, 2, 1, 0, -1
 
@@ -51,6 +52,18 @@ def in_own_window(family: series.Family) -> str:
 def budget_left(**which: str) -> str:
     """Error budget left by SLO; rounded, since what is spent to the last event is 0."""
     return f"round({gauge(series.SLO_BUDGET_REMAINING, **which)}, 0.0001)"
+
+
+def gone_within(days: int) -> str:
+    """How long budgets last that will be spent so soon, by SLO, if the last 6 hours go on.
+
+    What lasts is said to last as long as its window, which may be shorter: it is told from what
+    ends by its burn rate, which must be above the share that is left.
+    """
+    lasts = gauge(series.SLO_BUDGET_EXHAUSTION)
+    burns = gauge(series.SLO_BURN_RATE, window="6h")
+    ends = f"{gauge(series.SLO_BUDGET_REMAINING)} < on (slo) {burns}"
+    return f"({lasts} < {days * DAY // SECOND}) > 0 and on (slo) ({ends})"
 
 
 def firing(severity: str = "", **which: str) -> str:

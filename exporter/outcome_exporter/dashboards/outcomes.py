@@ -78,11 +78,7 @@ def _numbers(known: Knowledge) -> list[dashboard.Panel]:
             "Promises that still have error budget, yet at the speed of the last 6 hours will have "
             "none in 24 hours. Spent ones are counted as such among the journeys.",
             [
-                Query(
-                    f"count(({gauge(series.SLO_BUDGET_EXHAUSTION)} < {DAY // SECOND}) > 0) "
-                    "or vector(0)",
-                    "SLOs",
-                )
+                Query(f"count({judged.gone_within(1)}) or vector(0)", "SLOs"),
             ],
             width=4,
             decimals=0,
