@@ -171,7 +171,9 @@ class Slo(Model):
     def _period(cls, data: object) -> object:
         calendar = data.get("calendar") if isinstance(data, dict) else None
         named = calendar.get("period") if isinstance(calendar, dict) else calendar
-        days = _PERIOD_DAYS.get(getattr(named, "period", named) or "")
+        period = getattr(named, "period", named)
+        # A list or a mapping there is named where it stands, later.
+        days = _PERIOD_DAYS.get(period) if isinstance(period, str) else None
         if not isinstance(data, dict) or days is None:
             return data
         if data.get("window") not in (None, days * DAY, f"{days}d"):
