@@ -220,7 +220,10 @@ def _bound(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         return _duration(value, info)
     if isinstance(value, float) or (isinstance(value, int) and info.context == FROM_FILE):
-        value = float("nan") if isinstance(value, bool) else float(value)
+        try:
+            value = float("nan") if isinstance(value, bool) else float(value)
+        except OverflowError:
+            value = math.inf
         if not math.isfinite(value):
             raise ValueError("is no bound; write a number, or a duration like 300ms")
     return value
