@@ -124,15 +124,18 @@ _ADDRESS = r"(\S*[^\s:]|\[\S+\]):\d{1,5}"
 _PORT_MAX = 65_535
 
 
-def _moment(value: object) -> object:
+def _moment(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         try:
             time = datetime.fromisoformat(value)
         except ValueError:
             time = None
-        if time is None or time.tzinfo is None:
-            raise ValueError(f"{value!r} is no time; write it like 2024-05-01T22:00:00Z")
-        return round(time.timestamp()) * SECOND
+        if time is not None and time.tzinfo is not None:
+            return round(time.timestamp()) * SECOND
+    # A file's seconds since 1970 must not pass for nanoseconds: nothing would be corrected.
+    if isinstance(value, str) or (isinstance(value, (int, float)) and info.context == FROM_FILE):
+        shown = wording.shown(value)
+        raise ValueError(f"{shown} is no time; write it like 2024-05-01T22:00:00Z")
     return value
 
 
