@@ -3,8 +3,9 @@
     length    4 bytes, big-endian
     request   an ExportTraceServiceRequest in protobuf, so many bytes
 
-The whole stream may be compressed with zstd, which is told by its first bytes. Read as a stream:
-one request is in memory at a time.
+That is its `format: proto`. With `compression: zstd` it compresses each request on its own; the
+whole stream may be compressed, too. Both are told by their first bytes: no request begins with
+those of zstd. Read as a stream: one request is in memory at a time.
 """
 
 import struct
@@ -14,7 +15,9 @@ from typing import Any, BinaryIO
 
 import zstandard
 
-from outcome_exporter.errors import DecodeError
+from outcome_exporter.errors import DecodeError, InputError
+from outcome_exporter.model import Encoding
+from outcome_exporter.receive.compression import decompress
 
 MESSAGE_BYTES_MAX = 1 << 28
 """A length above it means that this is no such file."""
@@ -78,13 +81,26 @@ def _requests(path: Path, stream: BinaryIO, marked: bool) -> Iterator[bytes]:  #
             raise DecodeError(f"{path} is cut short", offset=at)
         (length,) = _LENGTH.unpack(head)
         if length > MESSAGE_BYTES_MAX:
-            problem = f"{path} is no length-delimited OTLP file: a request of {length} bytes"
+            problem = (
+                f"{path} is no length-delimited OTLP file, as the Collector's file exporter writes "
+                f"it with `format: proto`: a request of {length} bytes"
+            )
             raise DecodeError(problem, offset=at)
         request = _read_exactly(stream, length)
         if len(request) < length:
             raise DecodeError(f"{path} is cut short", offset=at)
+        yield _plain(path, request, at)
         at += _LENGTH.size + length
-        yield request
+
+
+def _plain(path: Path, request: bytes, at: int) -> bytes:
+    """A request without the compression that it has of its own."""
+    if not request.startswith(_ZSTD_MAGIC):
+        return request
+    try:
+        return decompress(Encoding.ZSTD, request, MESSAGE_BYTES_MAX)
+    except InputError as error:
+        raise DecodeError(f"{path}: {error}", offset=at) from None
 
 
 def _read_exactly(stream: BinaryIO, size: int) -> bytes:

@@ -263,6 +263,26 @@ def test_who_waits_at_a_terminal_is_told_that_a_first_run_compiles(config, tmp_p
     replay(config, path, out, time.perf_counter, bytes(16))
 
 
+@pytest.mark.parametrize("pack", [bytes, zstandard.compress])
+def test_requests_that_the_collector_compressed_one_by_one_are_read(tmp_path, pack):
+    path = tmp_path / "traces.otlp"
+    requests = [trace_request([span(n, n)]) for n in range(1, 9)]
+    path.write_bytes(pack(framed(map(zstandard.compress, requests))))
+    assert list(otlp_file.read(path)) == requests
+
+
+def test_a_request_that_is_damaged_or_too_large_in_its_compression_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(otlp_file, "MESSAGE_BYTES_MAX", 1 << 10)
+    path = tmp_path / "traces.otlp"
+    for packed, problem in (
+        (zstandard.compress(bytes(100))[:-2], "zstd body.* at byte 6"),
+        (zstandard.compress(bytes(2 << 10)), "larger than 1024 bytes.* at byte 6"),
+    ):
+        path.write_bytes(framed([b"{}", packed]))
+        with pytest.raises(DecodeError, match=problem):
+            list(otlp_file.read(path))
+
+
 def test_messages_are_read_one_at_a_time(tmp_path):
     path = tmp_path / "large.otlp.zst"
     message = bytes(1 << 20)
