@@ -69,6 +69,9 @@ _FORGET_MINUTES = 24 * 60
 _LEAP_MINUTES = _FORGET_MINUTES + RING + 120
 """After so many minutes without a point nothing is left to close."""
 _KEEP = 0.5 ** (1 / _FORGET_MINUTES)
+_LARGEST = 1e20
+"""No share, count or size is larger, nor a limit smaller than its inverse; what says so, as a
+largest float for "none", is not known. Its square would make history infinite, for ever."""
 _BITS = 64
 """Minutes of which is kept whether there was saturation."""
 
@@ -347,7 +350,9 @@ class Resources:
         levels = np.full(self._rows.size, np.nan)
         every = self._streams
         fresh = every[
-            (every["alive"] == 1) & (every["time"] > end - _FRESH) & np.isfinite(every["value"])
+            (every["alive"] == 1)
+            & (every["time"] > end - _FRESH)
+            & (np.abs(every["value"]) < _LARGEST)
         ]
         if not fresh.size:
             return levels
@@ -364,7 +369,7 @@ class Resources:
         used, uses, limit, limits = parts
         rows = fresh["row"][first]
         paired = self._rows["paired"][rows] == 1
-        known = (uses > 0) & (~paired | ((limits > 0) & (limit > 0)))
+        known = (uses > 0) & (~paired | ((limits > 0) & (limit > 1 / _LARGEST)))
         level = used / np.where(paired & known, limit, 1.0)
         np.fmax.at(levels, rows[known], level[known])
         return levels

@@ -242,6 +242,25 @@ def test_a_few_more_in_a_queue_are_noise():
     assert not watched.says(32)["queue"].corroborates
 
 
+@pytest.mark.parametrize("slip", [1.7e308, -1.7e308, float("inf"), float("nan")])
+def test_a_number_that_nothing_has_is_not_known_and_spoils_no_history(slip):
+    watched = usual(5, 3, "jobs.queue.size")
+    for replica in (1, 2):
+        watched.say(5, slip, "jobs.queue.size", replica=replica)
+    for minute in range(6, 33):
+        watched.say(minute, 3 if minute < 30 else 90, "jobs.queue.size")
+    queue = watched.says(32)["queue"]
+    assert (queue.now, queue.usual, queue.corroborates) == (90, 3, True)
+
+
+def test_a_limit_next_to_nothing_is_none():
+    watched = Watched()
+    for minute in range(5):
+        watched.say(minute, 1e10, "go.memory.used")
+        watched.say(minute, 1e-300, "go.memory.limit")
+    assert str(watched.level(4)) == "nan"
+
+
 def test_points_that_come_late_or_again_change_nothing():
     watched = Watched()
     watched.say(5, 0.5)
