@@ -1,6 +1,8 @@
 """The Helm chart: rendered by a real helm, checked against the schemas of what it makes."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +135,20 @@ def test_values_that_cannot_work_are_refused_in_words(helm, values, said):
     done = run(helm, "template", "x", str(CHART), "--kube-version", KUBERNETES, "--set", values)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def test_secrets_of_any_name_are_mounted_as_volumes_with_names_that_may_be(helm):
+    secrets = ["tls.shop.example.com", "a" * 100]
+    documents = rendered(helm, "--set-json", f"secretMounts={json.dumps(secrets)}")
+    (workload,) = of_kind(documents, "StatefulSet")
+    pod = workload["spec"]["template"]["spec"]
+    volumes = {each["name"]: each["secret"] for each in pod["volumes"] if "secret" in each}
+    assert [each["secretName"] for each in volumes.values()] == secrets
+    # The schemas do not say so; the API server does (RFC 1123).
+    assert all(re.fullmatch("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name) for name in volumes)
+    mounts = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+    for name, secret in volumes.items():
+        assert mounts[name] == f"/etc/outcome-exporter/secrets/{secret['secretName']}"
 
 
 def test_what_follows_from_the_values_is_current():
