@@ -33,7 +33,7 @@ from outcome_exporter.log_file import LogReader
 from outcome_exporter.model import BUCKET, REASONS, Encoding, Kind, Record, SpanBatch, Table
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.snapshot import STATES
-from outcome_exporter.units import MILLIONTHS, MINUTE, SECOND, format_duration
+from outcome_exporter.units import DAY, MILLIONTHS, MINUTE, SECOND, format_duration
 from outcome_exporter.warmup import warm_up
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -41,6 +41,10 @@ _READ_BYTES = 8 << 20
 _NO_BUCKETS = np.empty(0, BUCKET)
 _WIDTH = 120
 """Columns where the output is no terminal."""
+
+_NEVER = 200 * 365 * DAY
+"""No span that is read here ended so late, in the year 2169; the largest number that there is does
+not leave room for what follows it."""
 
 Seconds = Callable[[], float]
 """A clock that only moves on."""
@@ -274,8 +278,10 @@ def read_otlp(path: Path, pipeline: Pipeline, tell: Tell) -> Iterator[Record]:
 
 
 def _latest_end(batch: SpanBatch, future: int) -> int:
-    # A sender whose clock runs a century ahead must not take everybody else's along.
+    # A sender whose clock runs a century ahead must not take everybody else's along, nor one that
+    # never set the time, of whom a request may hold nothing else.
     ends = batch.spans["end"]
+    ends = ends[ends < _NEVER]
     likely = ends[ends <= np.median(ends) + future] if ends.size else ends
     return int(likely.max(initial=0))
 

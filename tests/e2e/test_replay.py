@@ -171,6 +171,18 @@ def test_a_gap_of_years_and_a_clock_that_runs_a_century_ahead_cost_nothing(confi
     assert done.pipeline.slos.totals.events[0].sum() == 5_000_000
 
 
+@pytest.mark.parametrize("end", [(1 << 63) - 1, (1 << 64) - 1])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_request_of_times_that_were_never_set_moves_no_clock(config, tmp_path, end, place):
+    path = tmp_path / "traces.otlp"
+    requests = [trace_request([span(n, 60 * n, status=2 * (n % 2))]) for n in (1, 2)]
+    requests.insert(place, trace_request([Span(9, 1, end - SECOND, end, name="POST /search")]))
+    path.write_bytes(framed(requests))
+    done, _ = run(config, path)
+    assert done.last <= START + 120 * SECOND + 1
+    assert done.pipeline.slos.window(0, 28 * DAY) == (1, 1)
+
+
 def test_a_kept_log_is_judged_with_its_arrivals(config, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
