@@ -34,6 +34,8 @@ WINDOW_MAX = 366 * DAY
 
 _RESERVED_LABELS = {*series.ATTEMPTS.labels, "le", "quantile", "__name__"}
 _SCRAPE_LABELS = {"job", "instance", "pod"}
+_EXPORTER_LABELS = {"cluster", "namespace"}
+"""By which the rules tell exporters apart, where a scrape or its Prometheus sets them."""
 _THIS_MACHINE = {"127.0.0.1", "[::1]", "localhost"}
 _ANY_HOST = {"0.0.0.0", "[::]", "*"}  # noqa: S104  # compared with, not bound
 
@@ -242,6 +244,9 @@ def _labels(journey: Journey, path: str, values_max: int) -> Iterator[Problem]:
         elif label in _SCRAPE_LABELS:
             problem = f"Prometheus sets it at the scrape and renames this one exported_{label}"
             yield _warning(f"{path}.labels.{label}", problem, "call it something else")
+        elif label in _EXPORTER_LABELS:
+            problem = "alerts tell exporters apart by it: those on silent failures would not fire"
+            yield _warning(f"{path}.labels.{label}", problem, f"call it app_{label}")
     combinations = (values_max + 1) ** len(journey.labels)
     if len(journey.labels) <= LABELS_MAX and combinations > SERIES_MANY:
         yield _warning(
