@@ -574,6 +574,17 @@ def test_a_number_that_differs_by_one_is_told():
 # The live demo's parts ----------------------------------------------------------------------------
 
 
+def test_an_exporter_is_ready_only_if_it_is_the_demos_own(monkeypatch, tmp_path):
+    ours = live._furnish(tmp_path, Console(file=io.StringIO()))
+    said = {}
+    monkeypatch.setattr(live, "_get", lambda _, path: said.get(path))
+    assert not live._is_ready(ours)
+    said |= {"/readyz": "ready", "/config": "storage:\n  path: /tmp/of-another-demo/data\n"}
+    assert not live._is_ready(ours)
+    said["/config"] = f"storage:\n  path: {tmp_path}/data\n"
+    assert live._is_ready(ours)
+
+
 def test_a_taken_port_is_said_and_another_is_used(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
