@@ -15,6 +15,8 @@ from cloudcoil.models.prometheus_operator import v1 as prometheus_operator
 from tests.programs import require
 
 from outcome_exporter import check
+from outcome_exporter.config import Config
+from outcome_exporter.rules import files
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "outcome-exporter"
@@ -245,6 +247,23 @@ def test_an_alert_can_be_changed_and_left_out(helm):
     assert alerts["OutcomeBudgetBurns"]["labels"]["severity"] == "info"
     assert alerts["OutcomeTrafficVanished"]["for"] == "30m"
     assert {each["labels"]["team"] for each in alerts.values()} == {"observability"}
+
+
+@pytest.mark.parametrize(
+    "alerts",
+    [
+        {},
+        {"severities": {"page": "critical", "ticket": "warning"}},
+        {"severities": {"ticket": "warning"}, "owner": "platform"},
+        {"keep_firing_for": "15m"},
+    ],
+)
+def test_the_alerts_say_what_the_configuration_says_of_them(helm, alerts):
+    config = {"alerts": alerts}
+    values = ["prometheusRule.enabled=true", f"config={json.dumps(config)}"]
+    (rule,) = of_kind(rendered(helm, *(f"--set-json={each}" for each in values)), "PrometheusRule")
+    written = files.rules(Config.model_validate(config))["outcomes.yaml"]
+    assert rule["spec"]["groups"] == yaml.safe_load(written)["groups"]
 
 
 def test_the_rendered_configuration_is_one_that_works(helm, tmp_path):
