@@ -282,7 +282,7 @@ class Outcomes:
             self._mark_slow(rows, np.flatnonzero(alive))
         pool.release(alive)
         if name == "claims":
-            _link_siblings(rows)
+            _mend_rings(rows)
         for row in np.flatnonzero(alive).tolist():
             schedule(pool.wheel, row, int(arrays[f"{name}_due"][row]))
         heaps = _empty_heaps(pool.rows.size, self._plan.seed)
@@ -345,15 +345,14 @@ def _side(pool: Pool, heaps: Heaps) -> Side:
     return Side(pool.rows, pool.free, pool.wheel, heaps, times, sign)
 
 
-def _link_siblings(claims: Table) -> None:
-    """Makes a ring of the claims of each event."""
+def _mend_rings(claims: Table) -> None:
+    """Takes what waits no more out of the rings of claims."""
+    # Not made anew by identity: an event that came again after `dedupe` has the same one.
     rows = np.flatnonzero(claims["alive"])
-    rows = rows[np.argsort(claims["identity"][rows], kind="stable")]
-    identity = claims["identity"][rows]
-    first = np.flatnonzero(np.concatenate([[True], identity[1:] != identity[:-1]])[: rows.size])
-    last = np.append(first[1:], rows.size)[: first.size] - 1
-    claims["sibling"][rows] = np.roll(rows, -1)
-    claims["sibling"][rows[last]] = rows[first]
+    following = claims["sibling"][rows]
+    while (gone := claims["alive"][following] == 0).any():
+        following[gone] = claims["sibling"][following[gone]]
+    claims["sibling"][rows] = following
 
 
 def _empty_heaps(rows: int, seed: Seed) -> Heaps:

@@ -161,6 +161,16 @@ def test_events_keep_their_type_when_journeys_move():
     assert read(moved, series.EVENTS_UNMATCHED) == {("paid",): 1}
 
 
+@pytest.mark.parametrize("stays", [(CHECKOUT, OTHER), (OTHER, CHECKOUT), (OTHER,)])
+def test_an_event_that_came_again_later_than_it_was_remembered_stays_another_one(stays):
+    traces = {"dedupe": "10s"}
+    arrivals = [paid(0, trace=8), paid(20, trace=9)]
+    pipeline = run(config(CHECKOUT, OTHER, traces=traces), arrivals)
+    moved = under(pipeline, *stays, traces=traces)
+    moved.advance(START + HOUR)
+    assert read(moved, series.EVENTS_UNMATCHED) == {("paid",): 2}
+
+
 def test_an_event_that_a_journey_no_longer_waits_for_achieves_nothing():
     pipeline = run(config(CHECKOUT), [paid(0, trace=1)])
     moved = under(pipeline, {**CHECKOUT, "outcome": {"event": "shipped", "within": "30s"}})
