@@ -416,7 +416,7 @@ class Blame:
         }
         return arrays
 
-    def restore(self, arrays: Arrays, moved: Moved) -> None:
+    def restore(self, arrays: Arrays, moved: Moved, second: int) -> None:
         """Takes over what `dump` gave; journeys that stay keep their causes and their history.
 
         Where journeys came or went, what happens after which step is learned anew.
@@ -426,6 +426,7 @@ class Blame:
         same = stays.all() and np.array_equal(journeys, np.arange(len(self._plan.journeys)))
         self.minute, self.slot, self._step = (int(n) for n in arrays["clock"][:3])
         self._fresh = bool(arrays["clock"][3])
+        state.clock[0] = second
         self._saturated_now = arrays["saturated"].copy()
         state.counts[:] = arrays["counts"]
         for name in _BY_JOURNEY:

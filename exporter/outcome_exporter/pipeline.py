@@ -366,7 +366,7 @@ class Pipeline:
         self.traces.restore(part(arrays, "traces"), moved, self.second or 0)
         self.spanmetrics.restore(part(arrays, "spanmetrics"))
         self.blame = Blame(self.plan, self.traces.texts.code, self._saturated)
-        self.blame.restore(part(arrays, "blame"), moved)
+        self.blame.restore(part(arrays, "blame"), moved, self.second or 0)
         self.changes.restore(part(arrays, "changes"))
         self.suspects.restore(part(arrays, "suspects"), moved)
         self.outcomes.restore(part(arrays, "outcomes"), moved, meta["names"]["event_types"])

@@ -386,7 +386,7 @@ def test_a_restored_state_goes_on_as_the_one_that_was_saved(batch, cut):
         if i == cut % len(batch):
             other = Blame(plan, {"bought": 12}.__getitem__)
             saved = {name: array.copy() for name, array in one.dump().items()}
-            other.restore(saved, moved_nowhere(plan))
+            other.restore(saved, moved_nowhere(plan), second)
             one = other
         feed(one, rows, second + 30 * i)
     whole = Blame(plan, {"bought": 12}.__getitem__)

@@ -316,6 +316,19 @@ def test_a_restart_forgets_no_change():
     assert (restored.changes.dump()["told"] == whole.changes.dump()["told"]).all()
 
 
+def test_a_restart_makes_no_old_version_a_change_again():
+    spans = [
+        (at, [Span(n, 1, at, at + 1, resource={"service.version": f"1.8.{n // 30}"})])
+        for n in range(60)
+        for at in [START + n * SECOND]
+    ]
+    before = run(config(BUY), spans, START + 25 * HOUR)
+    assert read(before, series.CHANGE_INFO) == {}
+    restored = Pipeline(config(BUY))
+    restored.restore(*before.dump(), before.next_offset)
+    assert read(restored, series.CHANGE_INFO) == {}
+
+
 @pytest.mark.parametrize(
     ("seconds_after", "may"),
     [(-61, False), (-60, True), (0, True), (7_200, True), (7_201, False), (-math.inf, False)],
