@@ -149,7 +149,8 @@ class Blame:
         self._saturated = saturated
         self._saturated_now = np.empty(0, np.int64)
         limits, count = plan.config.limits, len(plan.journeys)
-        room, causes = limits.steps + 2 * count, limits.causes + 4 * count
+        room = limits.steps + 2 * count
+        causes, cause_slots, ring = _room_for(limits.causes, count)
         self.state = steps.State(
             steps=np.zeros(room, steps.STEP),
             recent=np.zeros((room, steps.SLOTS, steps.COLUMNS)),
@@ -159,9 +160,9 @@ class Blame:
             journeys=np.zeros((count, steps.SLOTS, steps.JOURNEY_COLUMNS)),
             past=np.zeros((count, steps.JOURNEY_COLUMNS)),
             bits=np.full((count, steps.BITS), NIL, np.int32),
-            causes=np.zeros(causes, steps.CAUSE),
-            cause_slots=np.full(1 << (2 * causes).bit_length(), NIL, np.int32),
-            ring=np.zeros((causes, steps.RING), np.int64),
+            causes=causes,
+            cause_slots=cause_slots,
+            ring=ring,
             counts=np.zeros(steps.COUNTS, np.int64),
             events=np.zeros(count, np.uint32),
             clock=np.zeros(1, np.int64),
@@ -434,9 +435,11 @@ class Blame:
         self._hurt[journeys[stays]] = arrays["hurt"][stays]
         self._restore_steps(arrays, journeys, same=bool(same))
         old = arrays["causes"]
-        others = (old["kind"] == steps.UNATTRIBUTED) | _are_others(old, "service", "operation")
-        room = state.causes.size - 4 * state.past.shape[0]
-        keep = _fitting(_staying(old, journeys), others, room)
+        keep = _staying(old, journeys)
+        # They are counters: a lower limit than before takes none away.
+        most = max(self._plan.config.limits.causes, keep.size)
+        rows, slots, ring = _room_for(most, len(self._plan.journeys))
+        state = self.state = state._replace(causes=rows, cause_slots=slots, ring=ring)
         causes = old[keep].copy()
         # Money of one currency is none of another.
         causes["value"][~moved.same_currency[causes["journey"]]] = 0
@@ -454,7 +457,7 @@ class Blame:
     ) -> None:
         state, old = self.state, arrays["steps"]
         room = state.steps.size - 2 * state.past.shape[0]
-        others = _are_others(old, "first", "second")
+        others = _are_others(old)
         keep = _staying(old, journeys)
         if not same or np.count_nonzero(~others[keep]) > room:
             # Rows move, and stops name rows: they are learned anew.
@@ -502,11 +505,23 @@ def _staying(rows: Table, journeys: npt.NDArray[np.int64]) -> npt.NDArray[np.int
     return np.flatnonzero(journeys[rows["journey"]] >= 0)
 
 
-def _are_others(rows: Table, service: str, operation: str) -> npt.NDArray[np.bool_]:
-    """Which rows stand for everything that there was no room for: they have room of their own."""
-    named = (rows[service] == OTHER) & (rows[operation] == OTHER)
+def _are_others(rows: Table) -> npt.NDArray[np.bool_]:
+    """Which steps stand for everything that there was no room for: they have room of their own."""
+    named = (rows["first"] == OTHER) & (rows["second"] == OTHER)
     is_other: npt.NDArray[np.bool_] = named & (rows["version"].astype(np.int64) <= NONE)
     return is_other
+
+
+def _room_for(
+    causes: int, journeys: int
+) -> tuple[Table, npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Empty causes, slots and ring; behind the limit each journey has room for every kind."""
+    rows = causes + 4 * journeys
+    return (
+        np.zeros(rows, steps.CAUSE),
+        np.full(1 << (2 * rows).bit_length(), NIL, np.int32),
+        np.zeros((rows, steps.RING), np.int64),
+    )
 
 
 def _fitting(

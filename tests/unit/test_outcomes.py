@@ -267,6 +267,18 @@ def test_causes_beyond_the_limit_stay_other_after_a_restart():
     assert read(under(pipeline, *journeys, limits=limits), series.BLAME) == blamed
 
 
+def test_causes_stay_when_their_limit_is_lowered_and_new_ones_are_other():
+    arrivals = [try_(n, n, status=2, service=f"of-{n}") for n in range(1, 20)]
+    pipeline = run(config(CHECKOUT), arrivals, START + HOUR)
+    blamed = read(pipeline, series.BLAME)
+    moved = under(pipeline, CHECKOUT, limits={"causes": 10})
+    assert read(moved, series.BLAME) == blamed
+    moved.ingest(record(30, *try_(30, 3600, status=2, service="new")))
+    moved.advance(START + 2 * HOUR)
+    other = "checkout", "other", "other", "", "error"
+    assert read(moved, series.BLAME) == blamed | {other: 1}
+
+
 HALF_A_DAY = {
     **CHECKOUT,
     "user": {"attribute": "user"},
