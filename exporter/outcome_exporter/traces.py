@@ -254,6 +254,7 @@ class Traces:
         if moved.same_dimensions:
             self.traits.restore(part(arrays, "traits"))
         else:
+            self.traits.go_on_from(part(arrays, "traits"))
             self.spans.rows["traits"] = 0
         self._slots = np.empty(1 << (4 * max(self.traces.used, 1024)).bit_length(), np.int32)
         assembly.reindex(self._pools())

@@ -279,6 +279,15 @@ def test_causes_stay_when_their_limit_is_lowered_and_new_ones_are_other():
     assert read(moved, series.BLAME) == blamed | {other: 1}
 
 
+def test_values_that_had_no_room_stay_counted_when_their_limit_changes():
+    limits = {"attribute_values": 100}
+    pods = [try_(n, n, resource={"k8s.pod.name": f"pod-{n}"}) for n in range(1, 200)]
+    pipeline = run(config(CHECKOUT, limits=limits), pods)
+    left_out = read(pipeline, series.OVERFLOW)
+    assert left_out["attribute_value",] > 0
+    assert read(under(pipeline, CHECKOUT), series.OVERFLOW) == left_out
+
+
 HALF_A_DAY = {
     **CHECKOUT,
     "user": {"attribute": "user"},

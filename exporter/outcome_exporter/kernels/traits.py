@@ -450,3 +450,7 @@ class Traits:
         self._sets.release(alive)
         self.arrays.counts[:] = arrays["counts"]
         reindex(self.arrays)
+
+    def go_on_from(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Begins anew after what `dump` gave of others, but for what was counted."""
+        self.arrays.counts[OVERFLOW] = arrays["counts"][OVERFLOW]
