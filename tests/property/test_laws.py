@@ -101,8 +101,10 @@ def test_a_state_saved_between_any_records_goes_on_identically(arrivals, data):
             pipeline.slos.flushed()
             meta, arrays = pipeline.dump()
             arrays = {name: array.copy() for name, array in arrays.items()}
+            before = text(pipeline)
             pipeline = Pipeline(STEADY, store, data.draw(SEEDS, label="seed"))
             pipeline.restore(meta, arrays, record.offset + 1)
+            assert text(pipeline) == before
     pipeline.advance(END)
     plain = Pipeline(STEADY)
     for record in log:
