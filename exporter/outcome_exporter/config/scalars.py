@@ -124,6 +124,17 @@ _ADDRESS = r"(\S*[^\s:]|\[\S+\]):\d{1,5}"
 _PORT_MAX = 65_535
 
 
+def _in_utc(time: datetime) -> int:
+    moment = round(time.timestamp()) * SECOND
+    try:
+        _write_moment(moment)
+    except ValueError:
+        raise ValueError(
+            f"{time.isoformat()!r} is in UTC outside of the years 1 to 9999; use one within them"
+        ) from None
+    return moment
+
+
 def _moment(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         try:
@@ -131,7 +142,7 @@ def _moment(value: object, info: ValidationInfo) -> object:
         except ValueError:
             time = None
         if time is not None and time.tzinfo is not None:
-            return round(time.timestamp()) * SECOND
+            return _in_utc(time)
     # A file's seconds since 1970 must not pass for nanoseconds: nothing would be corrected.
     if isinstance(value, str) or (isinstance(value, (int, float)) and info.context == FROM_FILE):
         shown = wording.shown(value)
