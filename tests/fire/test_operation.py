@@ -44,18 +44,6 @@ RELOADS = pytest.mark.parametrize(
 OK = "outcome_exporter_config_last_reload_successful"
 
 
-def test_a_file_that_asks_for_more_memory_than_there_is_leaves_the_running_configuration(running):
-    send(running)
-    before = running.file.read_text()
-    running.file.write_text(before + "limits: {operations: 1000000000000}\n")
-    by_hangup(running)
-    until(lambda: running.series()[OK] == 0)
-    send(running)
-    running.file.write_text(before)
-    by_hangup(running)
-    until(lambda: running.series()[OK] == 1)
-
-
 @RELOADS
 def test_a_bad_file_leaves_the_running_configuration_and_says_so(running, reload):
     send(running)

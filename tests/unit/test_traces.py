@@ -115,6 +115,6 @@ def test_a_trace_without_a_quiet_time_settles_too():
 
 
 def test_a_limit_above_all_memory_is_one_that_is_never_reached():
-    limits = {"pending_spans": 1 << 50}
+    limits = {"pending_spans": 1_000_000_000}
     pipeline = run(config(PAY, limits=limits), [(START, [span(1, 0, "pay")])], START + MINUTE)
     assert reasons(pipeline) == {"ok": 1}

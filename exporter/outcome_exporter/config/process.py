@@ -132,17 +132,17 @@ class Exposition(Model):
 
 
 class Limits(Model):
-    pending_spans: int = Field(default=5_000_000, strict=True, ge=1_000)
+    pending_spans: int = Field(default=5_000_000, strict=True, ge=1_000, le=1_000_000_000)
     """Spans of traces that are not settled; above it senders are asked to wait."""
-    pending_attempts: int = Field(default=2_000_000, strict=True, ge=1_000)
+    pending_attempts: int = Field(default=2_000_000, strict=True, ge=1_000, le=1_000_000_000)
     """Attempts and events that wait for each other."""
-    remembered: int = Field(default=2_000_000, strict=True, ge=1_000)
+    remembered: int = Field(default=2_000_000, strict=True, ge=1_000, le=1_000_000_000)
     """Settled attempts, traces and events that are remembered to tell duplicates."""
-    operations: int = Field(default=10_000, strict=True, ge=10)
+    operations: int = Field(default=10_000, strict=True, ge=10, le=1_000_000)
     """Distinct services and span names; more become `other`."""
     label_values: int = Field(default=20, strict=True, ge=1, le=1_000)
     """Distinct values of each label of a journey; more become `other`."""
-    metric_streams: int = Field(default=100_000, strict=True, ge=100)
+    metric_streams: int = Field(default=100_000, strict=True, ge=100, le=10_000_000)
     """Streams of metrics that SLOs read; the points of more are not counted."""
     resources: int = Field(default=2_000, strict=True, ge=0, le=100_000)
     """Metrics of resources (CPU, memory, pools, queues) that are kept as evidence about causes, of
