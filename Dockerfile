@@ -29,7 +29,10 @@ USER 65532:65532
 WORKDIR /var/lib/outcome-exporter
 VOLUME /var/lib/outcome-exporter
 EXPOSE 4317 4318 9464
+# Where the configuration has metrics.tls or another port: --env HEALTH_URL=https://127.0.0.1:PORT/healthz
+# Whoever asks for certificates of clients (metrics.tls.client_ca) needs --no-healthcheck.
+ENV HEALTH_URL=http://127.0.0.1:9464/healthz
 HEALTHCHECK --start-period=30m --interval=10s --timeout=5s CMD \
-  ["/opt/outcome-exporter/venv/bin/python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9464/healthz', timeout=4)"]
+  ["/opt/outcome-exporter/venv/bin/python", "-c", "import os, ssl, urllib.request as r; r.build_opener(r.ProxyHandler({}), r.HTTPSHandler(context=ssl._create_unverified_context())).open(os.environ['HEALTH_URL'], timeout=4)"]
 ENTRYPOINT ["outcome-exporter"]
 CMD ["serve", "--config", "/etc/outcome-exporter/config.yaml"]

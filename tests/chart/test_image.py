@@ -1,14 +1,19 @@
 """The image and what stands around it, as far as that goes without an engine."""
 
+import http.server
+import json
 import os
 import re
 import shlex
 import shutil
+import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import trustme
 import yaml
 from tests.chart import pod as pods
 from tests.chart.test_pod import data, installed  # noqa: F401 - a fixture
@@ -58,6 +63,51 @@ def test_a_start_that_was_killed_while_it_copied_leaves_no_half_of_the_compiled_
 
     assert start(f"{programs}:{os.environ['PATH']}").returncode == -9
     assert start(os.environ["PATH"]).stdout == "all of it"
+
+
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/healthz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_health_check_asks_where_it_is_told_and_no_proxy(tls, tmp_path):
+    server = http.server.HTTPServer(("127.0.0.1", 0), Healthy)
+    if tls:
+        certificate = trustme.CA().issue_cert("localhost")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http{'s' * tls}://127.0.0.1:{server.server_port}/healthz"
+    try:
+        assert health(url) == 0
+        assert health(f"{url}/not") != 0
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert health(url) != 0
+
+
+def health(url):
+    """Exit code of the image's health check, with this machine's Python."""
+    (check,) = (arguments for name, arguments in instructions() if name == "HEALTHCHECK")
+    command = json.loads(check.partition("CMD ")[2])
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:1")
+    return subprocess.run(
+        [sys.executable, *command[1:]],
+        env=environment(instructions()) | nowhere | {"HEALTH_URL": url},
+        capture_output=True,
+        check=False,
+    ).returncode
+
+
+def test_the_health_check_asks_the_default_address_by_default():
+    assert environment(instructions())["HEALTH_URL"] == "http://127.0.0.1:9464/healthz"
 
 
 @pytest.fixture
