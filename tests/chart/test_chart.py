@@ -131,6 +131,13 @@ def test_the_defaults_make_what_they_made(helm):
             "keep one of them",
         ),
         ("persistence.enabled=false,persistence.existingClaim=x", "enable it"),
+        *(
+            (
+                f"prometheusRule.enabled=true,prometheusRule.{one}",
+                "no alert is called OutcomeGone; there are OutcomeBudgetBurns, OutcomeBudgetBurnsF",
+            )
+            for one in ("disabled[0]=OutcomeGone", "severity.OutcomeGone=x", "for.OutcomeGone=1m")
+        ),
     ],
 )
 def test_values_that_cannot_work_are_refused_in_words(helm, values, said):
