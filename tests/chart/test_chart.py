@@ -241,6 +241,22 @@ def test_what_is_encrypted_is_nowhere_called_plain(helm, tmp_path, secured):
     assert said.count("https://") == (3 if secured else 0)
 
 
+@pytest.mark.parametrize("kind", ["ServiceMonitor", "PodMonitor"])
+def test_whoever_scrapes_and_probes_does_so_as_the_port_is(helm, kind):
+    monitor = kind[0].lower() + kind[1:]
+    tls = ",".join(f"config.metrics.tls.{key}=x" for key in ("certificate", "key"))
+    switches = f"{tls},{monitor}.enabled=true,{monitor}.tlsConfig.serverName=outcomes"
+    documents = rendered(helm, "--set", switches)
+    (spec,) = (each["spec"] for each in of_kind(documents, kind))
+    (endpoint,) = spec.get("endpoints") or spec["podMetricsEndpoints"]
+    assert endpoint["scheme"] == "https"
+    assert endpoint["tlsConfig"] == {"serverName": "outcomes"}
+    (statefulset,) = of_kind(documents, "StatefulSet")
+    (container,) = statefulset["spec"]["template"]["spec"]["containers"]
+    probes = [container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")]
+    assert {probe["scheme"] for probe in probes} == {"HTTPS"}
+
+
 def test_an_alert_can_be_changed_and_left_out(helm):
     values = CHART / "ci" / "everything-values.yaml"
     (rule,) = of_kind(rendered(helm, "--values", str(values)), "PrometheusRule")
