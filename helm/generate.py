@@ -19,6 +19,7 @@ CHART = Path(__file__).parent / "outcome-exporter"
 _KEY = re.compile(r"^( *)([A-Za-z][\w-]*):")
 _CHOICES = {
     "configReload": ["watch", "checksum"],
+    "listenHost": ["0.0.0.0", "[::]"],  # noqa: S104  # a choice
     "logFormat": ["text", "json"],
     "image.pullPolicy": ["Always", "IfNotPresent", "Never"],
     "persistence.whenDeleted": ["Retain", "Delete"],

@@ -131,6 +131,7 @@ def test_the_defaults_make_what_they_made(helm):
             "keep one of them",
         ),
         ("persistence.enabled=false,persistence.existingClaim=x", "enable it"),
+        ("listenHost=::", "value must be one of '0.0.0.0', '[::]'"),
         *(
             (
                 f"prometheusRule.enabled=true,prometheusRule.{one}",
@@ -239,6 +240,16 @@ def test_what_is_encrypted_is_nowhere_called_plain(helm, tmp_path, secured):
         assert protocols == (["https"] * 3 if secured else ["kubernetes.io/h2c", "http", "http"])
     assert said.count("http://") == (0 if secured else 3)
     assert said.count("https://") == (3 if secured else 0)
+
+
+def test_every_port_listens_on_ipv6_where_the_values_say_so(helm):
+    (config,) = (
+        yaml.safe_load(each["data"]["config.yaml"])
+        for each in of_kind(rendered(helm, "--set", "listenHost=[::]"), "ConfigMap")
+    )
+    otlp = config["receivers"]["otlp"]
+    listeners = otlp["grpc"], otlp["http"], config["metrics"]
+    assert [each["listen"] for each in listeners] == ["[::]:4317", "[::]:4318", "[::]:9464"]
 
 
 @pytest.mark.parametrize("kind", ["ServiceMonitor", "PodMonitor"])

@@ -38,9 +38,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "outcome-exporter.config" -}}
 {{- $places := dict
   "receivers" (dict "otlp" (dict
-    "grpc" (dict "listen" (printf "0.0.0.0:%v" .Values.ports.grpc))
-    "http" (dict "listen" (printf "0.0.0.0:%v" .Values.ports.http))))
-  "metrics" (dict "listen" (printf "0.0.0.0:%v" .Values.ports.metrics))
+    "grpc" (dict "listen" (printf "%s:%v" .Values.listenHost .Values.ports.grpc))
+    "http" (dict "listen" (printf "%s:%v" .Values.listenHost .Values.ports.http))))
+  "metrics" (dict "listen" (printf "%s:%v" .Values.listenHost .Values.ports.metrics))
   "storage" (dict "path" "/var/lib/outcome-exporter")
 -}}
 {{- toYaml (mergeOverwrite (deepCopy .Values.config) $places) -}}
