@@ -33,7 +33,8 @@ WHY = {
     Kind.TRACES: "spans without a valid trace id and span id were left out",
     Kind.LOGS: "log records without an event name were left out; only events are counted here",
     Kind.CLOUDEVENTS: "events were left out",
-    Kind.METRICS: "summaries, and points without a time or a number, were left out",
+    Kind.METRICS: "summaries, and points without a time or a number, or with more buckets than a "
+    "request may have, were left out",
 }
 """What a sender is told of items that were left out."""
 

@@ -44,6 +44,10 @@ _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 _DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 _ENDS = DataPointFlags.DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK
 _TIME_END = 1 << 63
+BUCKETS_MAX = 2_000_000
+"""Of exponential histograms in one request; points with more are left out. One takes a byte on the
+wire, and 260 while it becomes two numbers: 16 MB were 4.1 GB. A batch of the Collector's, 8,192
+points, has 1,300,000 where each has as many as SDKs allow, 160."""
 
 _AnyPoint = NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint
 
@@ -72,6 +76,7 @@ def decode_metrics(
         raise DecodeError("no ExportMetricsServiceRequest: the protobuf is malformed") from None
     points: list[Point] = []
     rejected = 0
+    room = _Room()
     for of_resource in request.resource_metrics:
         shared = _texts(of_resource.resource.attributes)
         resource_id = _canonical(of_resource.resource.attributes)
@@ -83,14 +88,31 @@ def decode_metrics(
             for metric in of_scope.metrics:
                 is_counted = metric.name in names
                 if is_counted or is_resource(metric.name):
-                    found = list(_points(metric, shared, scope_id, replica))
+                    found = list(_points(metric, shared, scope_id, replica, room))
                     points += (point for point in found if point is not None)
                     rejected += found.count(None) if is_counted else 0
     return MetricBatch(points, rejected, names)
 
 
+class _Room:
+    """How many buckets of a request may still become numbers."""
+
+    def __init__(self) -> None:
+        self._left = BUCKETS_MAX
+
+    def has(self, point: _AnyPoint) -> bool:
+        """Whether a point's fit; then they are taken."""
+        if not isinstance(point, ExponentialHistogramDataPoint):
+            return True
+        buckets = len(point.positive.bucket_counts) + len(point.negative.bucket_counts)
+        if buckets > self._left:
+            return False
+        self._left -= buckets
+        return True
+
+
 def _points(
-    metric: Metric, shared: dict[str, str], scope_id: list[bytes], replica: int
+    metric: Metric, shared: dict[str, str], scope_id: list[bytes], replica: int, room: _Room
 ) -> Iterator[Point | None]:
     """Every point of a metric; None in place of one that cannot be counted."""
     kind = metric.WhichOneof("data")
@@ -110,7 +132,7 @@ def _points(
             yield None
             continue
         ends = bool(point.flags & _ENDS)
-        value = None if ends else _value(point)
+        value = _value(point) if not ends and room.has(point) else None
         if value is None and not ends:
             yield None
             continue

@@ -20,6 +20,7 @@ from outcome_exporter import page
 from outcome_exporter.metrics import REFUSALS
 from outcome_exporter.model import Encoding, Kind, Record, Sample
 from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.points import BUCKETS_MAX, decode_metrics
 from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import DAY, MINUTE, SECOND
 
@@ -259,6 +260,17 @@ def test_an_exponential_histogram_is_exact_where_a_bucket_ends():
     exporter = Exporter(config_of({**FAST, "good": {"below": 0.5}}))
     exporter.send(exponential([0.1, 0.4, 0.5, 0.51, 3], 60, scale=3), at=61)
     assert exporter.events() == (3, 2)
+
+
+def test_buckets_without_end_are_left_out_and_cost_no_other_point_anything():
+    metric = exponential([0.1, 0.4], 60, scale=3)
+    points = metric.exponential_histogram.data_points
+    points.extend([*exponential([0.1], 60, scale=3).exponential_histogram.data_points] * 2)
+    vast = points[1]
+    vast.positive.bucket_counts[:] = [1] * (BUCKETS_MAX - 16)
+    vast.count = BUCKETS_MAX - 16
+    batch = decode_metrics(request_of(metric), {"latency"})
+    assert (len(batch.points), batch.rejected) == (2, 1)
 
 
 def test_an_exponential_histogram_refuses_other_bounds_even_where_nothing_is_near():
