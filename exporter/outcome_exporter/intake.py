@@ -3,10 +3,11 @@
     admit ─▶ decompress ─▶ check ─▶ decode ─▶ append
 
 `admit` comes first: where there is no room, no work is done. What becomes many objects is counted
-before any of them is made, and large requests are decoded in turn. A payload is appended as it
-came, compressed, with what was decoded from it, so that nothing is decoded twice. A request that
-holds nothing to count, because it is empty or everything in it was left out, is accepted without
-being logged: a Collector that sends ordinary logs, or metrics that no SLO reads, fills no disk.
+before any of them is made, and large requests are decoded and stored in turn. A payload is appended
+as it came, compressed, with what was decoded from it, so that nothing is decoded twice. A request
+that holds nothing to count, because it is empty or everything in it was left out, is accepted
+without being logged: a Collector that sends ordinary logs, or metrics that no SLO reads, fills no
+disk.
 
 Thread-safe: there is no state but buffers that are used again. A call holds at most two copies of a
 request, one as it came and one decompressed, each at most `max_request_bytes`; callers bound their
@@ -90,8 +91,9 @@ class DurableIntake:
             check_messages(bytes(plain), _PARSED[kind])
         with self._turns[kind].of(len(plain)):
             batch = self._decode[kind](plain)
-        if _items(batch):
-            self._append(kind, encoding, payload, batch)
+            # In turn until it is durable: while the disk hangs, each would hold what was decoded.
+            if _items(batch):
+                self._append(kind, encoding, payload, batch)
         return Accepted(batch.rejected, WHY[kind]) if batch.rejected else Accepted()
 
     def _decompressed(self, kind: Kind, encoding: Encoding, payload: bytes) -> bytes | Bytes:

@@ -1,6 +1,7 @@
 import gzip
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -146,6 +147,35 @@ def test_large_requests_are_decoded_in_turn_and_others_at_once(kinds, large, sma
         for each in waiting:
             with pytest.raises(threading.BrokenBarrierError):
                 each.result()
+
+
+def test_of_what_a_hanging_disk_keeps_only_one_large_request_is_decoded():
+    hangs, decoded, stored = threading.Event(), [], []
+
+    def decode(payload):
+        decoded.append(payload)
+        return EventBatch([EVENT], 0)
+
+    def append(*record):
+        assert hangs.wait(20)
+        stored.append(record)
+
+    intake = DurableIntake(
+        append, {Kind.LOGS: decode}, max_request_bytes=LARGE_BYTES, admit=lambda: None
+    )
+    large, small = bytes(LARGE_BYTES), bytes(LARGE_BYTES - 1)
+    with ThreadPoolExecutor(4) as pool:
+        for payload in (large, large, large, small):
+            pool.submit(intake.submit, Kind.LOGS, Encoding.NONE, payload)
+        deadline = time.monotonic() + 20
+        while small not in decoded:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.3)
+        waiting = sorted(map(len, decoded))
+        hangs.set()
+    assert waiting == [len(small), len(large)]
+    assert len(stored) == 4
 
 
 def test_without_room_nothing_is_done(intake, log):
