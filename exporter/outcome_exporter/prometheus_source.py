@@ -36,10 +36,11 @@ import urllib.parse
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from itertools import pairwise
 from math import isnan
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from outcome_exporter import series
@@ -62,8 +63,13 @@ _NEAR_SECONDS = 300
 """Samples read from before a poll: the last scrape lies in it, with its time."""
 _TIMEOUT_SECONDS = 60.0
 _RETRY = 15 * SECOND
-_ANSWER_BYTES_MAX = 512 << 20
+_ANSWER_SECONDS = 300.0
+"""For an answer to come whole; each of its pieces has the timeout."""
+_ANSWER_BYTES_MAX = 64 << 20
+"""They take twelve times as much in memory."""
+_READ_BYTES = 1 << 20
 _EVENTS_MAX = float(1 << 42)
+_WEIGHT_MAX = MILLIONTHS << 42
 _TOKEN = re.compile(r"[!-~]+")
 
 _Labels = frozenset[tuple[str, str]]
@@ -96,6 +102,16 @@ class TooMuch(Refused):
     """A query is too large; ask for less."""
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirection would lose what is asked, and tell another host the token."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
 class HttpApi:
     """Prometheus, or what speaks like it: Mimir, Thanos, VictoriaMetrics."""
 
@@ -111,11 +127,10 @@ class HttpApi:
         try:
             # The address is the configuration's; its form was checked to be http or https.
             request = urllib.request.Request(url, body, self._headers())  # noqa: S310
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
-                text = response.read(_ANSWER_BYTES_MAX + 1)
+            with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
+                text = _whole(response)
         except urllib.error.HTTPError as error:
-            with error:
-                said = _error_text(error.read(1 << 16)) or error.reason
+            said = _error_text(error)
             kind = TooMuch if error.code in (413, 422) and "too many" in said else Refused
             raise kind(f"{url} answers {error.code}: {said}") from None
         except (OSError, HTTPException) as error:
@@ -123,10 +138,9 @@ class HttpApi:
         if len(text) > _ANSWER_BYTES_MAX:
             raise TooMuch(f"{url} answers with more than {_ANSWER_BYTES_MAX >> 20} MiB")
         try:
-            result = json.loads(text)["data"]["result"]
-        except (ValueError, KeyError, TypeError):
+            return list(json.loads(text)["data"]["result"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise SourceError(f"{url} does not answer like a Prometheus; see its url") from None
-        return list(result)
 
     def _headers(self) -> dict[str, str]:
         if self._token_file is None:
@@ -141,11 +155,27 @@ class HttpApi:
         return {"Authorization": f"Bearer {token}"}
 
 
-def _error_text(body: bytes) -> str:
+def _whole(response: HTTPResponse) -> bytes:
+    """An answer, or as much of it as is too much."""
+    pieces = []
+    size = 0
+    end = monotonic() + _ANSWER_SECONDS
+    while size <= _ANSWER_BYTES_MAX and (piece := response.read1(_READ_BYTES)):
+        if monotonic() > end:
+            raise TimeoutError(f"the answer did not come within {_ANSWER_SECONDS:g} s")
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+def _error_text(error: urllib.error.HTTPError) -> str:
+    if "location" in error.headers:
+        return f"leads to {error.headers['location']:.200}; give its own address as url"
     try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+        with error:
+            return str(json.loads(error.read(1 << 16))["error"])
+    except (OSError, HTTPException, ValueError, KeyError, TypeError, RecursionError):
+        return error.reason
 
 
 # One poll
@@ -166,8 +196,8 @@ def poll(
     part, part_births = _count(ask, sli.part, settings, first, end, old)
     counts = []
     for minute in sorted(total.keys() | part.keys()):
-        mine = part.get(minute, 0)
-        rest = max(total.get(minute, 0) - mine, 0)
+        mine = min(part.get(minute, 0), _WEIGHT_MAX)
+        rest = max(min(total.get(minute, 0), _WEIGHT_MAX) - mine, 0)
         good, bad = (mine, rest) if sli.good is not None else (rest, mine)
         if good or bad:
             counts.append((minute, good, bad))
@@ -190,7 +220,9 @@ def _count(
     minutes: _Minutes = defaultdict(int)
     for one in found:
         for time, text in one.get("values", []):
-            minutes[round(time) // 60 - 1] += _millionths(float(text))
+            # What was not asked for might be what no pipeline can take from the log.
+            if first * 60 < time <= end * 60:
+                minutes[round(time) // 60 - 1] += _millionths(float(text))
     return minutes, 0
 
 
@@ -212,7 +244,7 @@ def _increases(
     born: dict[_Labels, list[_Sample]] = {}
     for one in found:
         samples = [(float(time), float(text)) for time, text in one.get("values", [])]
-        samples = [sample for sample in samples if not isnan(sample[1])]
+        samples = [each for each in samples if near <= each[0] <= end and not isnan(each[1])]
         labels = _labels(one)
         if labels in before:
             known.append([(float(near), before[labels]), *samples])
@@ -311,8 +343,12 @@ class Poller:
         def run() -> None:
             while not self._stopping.wait(1.0):
                 if ready():
-                    self.catch_up(now())
-                    self._fill_some(now())
+                    try:
+                        self.catch_up(now())
+                        self._fill_some(now())
+                    except Exception as error:  # whatever it is, it is tried again
+                        logger.exception("polling met a defect")
+                        self._failed(now(), error)
 
         self._thread = threading.Thread(target=run, name="prometheus", daemon=True)
         self._thread.start()
@@ -424,6 +460,9 @@ class Poller:
                 self._chunk //= 2
                 return False
             raise Refused(f"SLO {slo.name}: {error}") from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            problem = f"no Prometheus answers so: {error!r}"
+            raise Refused(f"SLO {slo.name}: {problem}") from None
         self._append(Kind.POLLED, Encoding.NONE, encode_polled(polled))
         covered = self._covered(pipeline, number) or new
         self._appended[sli_hash] = Covered(min(covered.first, new.first), max(covered.end, new.end))

@@ -1,13 +1,15 @@
 """Reading from a Prometheus that is made up: what a poll counts, and when it asks again."""
 
 import json
+import time
 from collections import Counter, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
+from outcome_exporter import prometheus_source
 from outcome_exporter.config import Config
 from outcome_exporter.config.process import Prometheus
 from outcome_exporter.errors import DecodeError, SourceError
@@ -380,10 +382,15 @@ def answering():
         def do_POST(self):
             body = self.rfile.read(int(self.headers["content-length"]))
             asked.append((self.path, self.headers.get("authorization"), body))
-            status, text = answers.popleft()
+            status, text, *headers = answers.popleft()
             self.send_response(status)
+            for header in headers:
+                self.send_header(*header)
             self.end_headers()
             self.wfile.write(text)
+
+        def do_GET(self):
+            asked.append((self.path, self.headers.get("authorization"), b""))
 
         def log_message(self, *_):
             pass
@@ -414,6 +421,9 @@ def test_it_asks_with_a_token_and_reads_the_result(answering, tmp_path):
         (502, b"<html>", Refused, "502: Bad Gateway"),
         (200, b"<html>", SourceError, "does not answer like a Prometheus"),
         (200, b'{"data": null}', SourceError, "does not answer like a Prometheus"),
+        (200, b'{"data": {"result": null}}', SourceError, "does not answer like a Prometheus"),
+        (200, b"[" * 100_000, SourceError, "does not answer like a Prometheus"),
+        (200, b" " * ((64 << 20) + 1), TooMuch, "more than 64 MiB"),
     ],
 )
 def test_what_goes_wrong_is_said(answering, status, text, error, said):
@@ -421,6 +431,103 @@ def test_what_goes_wrong_is_said(answering, status, text, error, said):
     answers.append((status, text))
     with pytest.raises(error, match=said):
         HttpApi(Prometheus(url=url))("query", {"query": "up"})
+
+
+def test_a_redirection_is_said_and_tells_nobody_else_the_token(answering, tmp_path):
+    url, answers, asked = answering
+    (tmp_path / "token").write_text("secret\n")
+    answers.append((302, b"", ("location", f"{url}elsewhere")))
+    api = HttpApi(Prometheus(url=url, bearer_token_file=str(tmp_path / "token")))
+    with pytest.raises(Refused, match=r"answers 302: leads to http://.*elsewhere"):
+        api("query", {"query": "up"})
+    assert len(asked) == 1
+
+
+def test_an_error_whose_text_does_not_come_is_said(answering, monkeypatch):
+    monkeypatch.setattr(prometheus_source, "_TIMEOUT_SECONDS", 0.2)
+    url, answers, _ = answering
+    answers.append((502, b"2\r\n{", ("transfer-encoding", "chunked")))
+    with pytest.raises(Refused, match="502: Bad Gateway"):
+        HttpApi(Prometheus(url=url))("query", {"query": "up"})
+
+
+def test_an_answer_that_drips_for_ever_is_given_up(answering, monkeypatch):
+    monkeypatch.setattr(prometheus_source, "_ANSWER_SECONDS", -1.0)
+    url, answers, _ = answering
+    answers.append((200, b'{"data": {"result": []}}'))
+    with pytest.raises(SourceError, match="did not come within"):
+        HttpApi(Prometheus(url=url))("query", {"query": "up"})
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        {},
+        {"metric": None},
+        {"metric": {}, "values": None},
+        {"metric": {}, "value": [1]},
+        {"metric": {}, "values": [[START, "x"]]},
+        {"metric": {}, "values": [[1e300, "0"], [2e300, "1"]]},
+        "text",
+    ],
+)
+def test_an_answer_of_another_form_keeps_no_other_slo_waiting(broken, caplog, one):
+    made = broken.api
+
+    def ask(path, parameters):
+        return [one] if "broken" in parameters["query"] else Made.__call__(made, path, parameters)
+
+    broken.api = ask
+    for minute in (1, 2):
+        broken.at(minute)
+    assert broken.pipeline.polled.covered(1) == (FIRST, FIRST + 2)
+
+
+@pytest.mark.parametrize("name", ["requests_total", "sum(increase(requests_total[1m]))"])
+def test_what_was_not_asked_for_never_gets_into_the_log(name):
+    values = [[START - 10**6, "5"], [START + 60, "1"], [START + 10**6, "9"], [1e300, "7"]]
+
+    def ask(_path, _parameters):
+        return [{"metric": {}, "values": values}]
+
+    config = config_of({"bad": f"{name} ", "total": name})
+    counts = poll(ask, config.standalone[0], config.prometheus, FIRST, FIRST + 10, 7).counts
+    assert [weights for _, *weights in counts] == [[0, 1_000_000]]
+
+
+def test_more_events_than_the_pipeline_can_count_do_not_stop_it():
+    many = [{"metric": {}, "values": [[START + 60, "4e12"]]}] * 5
+    rig = Rig(EVERY, sli={"bad": "sum(a)", "total": "sum(b)"})
+    rig.api = lambda _path, _parameters: many
+    rig.at(2)
+    assert rig.covered() == (1, 2)
+
+
+def test_whatever_happens_it_is_polled_again(caplog):
+    rig, polled = Rig(EVERY), Event()
+
+    def ask(_path, _parameters):
+        polled.set()
+        raise MemoryError
+
+    rig.api = ask
+    now = START * SECOND + 3 * MINUTE
+    rig.poller.start(lambda: now, lambda: True)
+    try:
+        assert polled.wait(20)
+        deadline = time.monotonic() + 20
+        while not (failed := results(rig.poller)["failed"]):
+            assert time.monotonic() < deadline
+        assert rig.poller._thread.is_alive()
+    finally:
+        rig.poller.stop(5)
+    assert failed == 1
+    assert "polling met a defect" in caplog.text
+
+
+def results(poller):
+    (samples,) = poller.snapshot().values()
+    return {sample.labels[1]: sample.value for sample in samples}
 
 
 @pytest.mark.parametrize("content", [b"", b"secret\nsecret", "gehe\u0131m".encode(), b"\xff\xfe"])
