@@ -29,7 +29,7 @@ from outcome_exporter.config import Config
 from outcome_exporter.config.slos import Slo
 from outcome_exporter.errors import DecodeError
 from outcome_exporter.kernels.hashing import KNOWN_SEED, Seed
-from outcome_exporter.log_file import LogReader
+from outcome_exporter.log_file import SCHEMA, LogReader
 from outcome_exporter.model import BUCKET, REASONS, Encoding, Kind, Record, SpanBatch, Table
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.snapshot import STATES
@@ -37,6 +37,8 @@ from outcome_exporter.units import DAY, MILLIONTHS, MINUTE, SECOND, format_durat
 from outcome_exporter.warmup import warm_up
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
+_SQLITE_HEAD_BYTES = 100
+_APPLICATION_ID = slice(68, 72)
 _READ_BYTES = 8 << 20
 _NO_BUCKETS = np.empty(0, BUCKET)
 _WIDTH = 120
@@ -247,10 +249,17 @@ def replay(config_path: Path, log: Path, out: Console, now: Seconds, secret: byt
 def _is_log(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+            head = file.read(_SQLITE_HEAD_BYTES)
     except OSError as error:
         problem = f"{path}: {error.strerror}; name a log.db or a length-delimited OTLP file"
         raise DecodeError(problem) from None
+    if not head.startswith(_SQLITE_MAGIC):
+        return False
+    # 0 until the first copy from the write-ahead log.
+    whose = int.from_bytes(head[_APPLICATION_ID])
+    if whose not in (0, SCHEMA.application_id):
+        raise DecodeError(f"{path}: another database than a log; name a log.db")
+    return True
 
 
 def read_log(path: Path, pipeline: Pipeline, tell: Tell) -> Iterator[Record]:

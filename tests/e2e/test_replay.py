@@ -16,6 +16,7 @@ from tests.scenario import config as config_of
 
 from outcome_exporter import otlp_file
 from outcome_exporter import replay as module
+from outcome_exporter.checkpoint import StateStore
 from outcome_exporter.config import Config, load
 from outcome_exporter.errors import DecodeError, LogCorrupt
 from outcome_exporter.exposition import render
@@ -293,6 +294,13 @@ def test_a_request_that_is_damaged_or_too_large_in_its_compression_is_named(tmp_
         path.write_bytes(framed([b"{}", packed]))
         with pytest.raises(DecodeError, match=problem):
             list(otlp_file.read(path))
+
+
+def test_another_database_than_a_log_is_not_called_a_damaged_one(config, tmp_path):
+    StateStore(tmp_path).close()
+    out = Console(file=io.StringIO())
+    with pytest.raises(DecodeError, match=r"state\.db: another database than a log"):
+        replay(config, tmp_path / "state.db", out, time.perf_counter, bytes(16))
 
 
 def test_messages_are_read_one_at_a_time(tmp_path):
