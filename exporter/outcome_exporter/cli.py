@@ -6,6 +6,7 @@ configuration that cannot work, 3 for storage or an address that cannot be had, 
 else. Bugs keep their traceback.
 """
 
+import errno
 import importlib
 import json
 import os
@@ -254,7 +255,13 @@ def backfill(config: ConfigFile) -> None:
             if name not in tasks:
                 tasks[name] = progress.add_task(name, total=todo)
             progress.update(tasks[name], completed=done)
-    typer.echo(f"{len(tasks)} SLOs have their history" if tasks else "no SLO reads a Prometheus")
+    have = "has its" if len(tasks) == 1 else "have their"
+    said = f"{_counted(len(tasks), 'SLO')} {have} history"
+    typer.echo(said if tasks else "no SLO reads a Prometheus")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 @app.command()
@@ -318,7 +325,7 @@ def import_(
     done = importers.run(format_, importers.load(files), url=prometheus)
     for note in done.notes:
         typer.secho(str(note), err=True, fg=typer.colors.YELLOW)
-    typer.echo(f"{done.slos} SLOs, {len(done.notes)} notes", err=True)
+    typer.echo(f"{_counted(done.slos, 'SLO')}, {_counted(len(done.notes), 'note')}", err=True)
     if not done.slos:
         raise typer.Exit(1)
     if output is None:
@@ -424,3 +431,10 @@ def main() -> None:
     except OutcomeExporterError as error:
         typer.secho(f"outcome-exporter: {error}", err=True, fg=typer.colors.RED)
         sys.exit(3 if isinstance(error, (ListenError, StorageError)) else 1)
+    except OSError as error:
+        # What is opened says its name; what is left is where this prints to.
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        typer.secho(f"outcome-exporter: standard output: {error.strerror}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left at exit
+        sys.exit(1)

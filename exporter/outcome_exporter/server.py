@@ -278,8 +278,11 @@ def backfill(config_path: Path) -> Iterator[tuple[str, int, int]]:
         SourceError: Prometheus does not say; what was read before is kept.
         StorageError: The storage cannot be used, for instance because the exporter runs.
     """
+    config = check.load(config_path).config
+    if not any(slo.sli.prometheus for slo in config.standalone):
+        return  # and no folder is made of a storage that nobody needs
     clock = SteadyClock()
-    log, store, engine = _opened(check.load(config_path).config, clock)
+    log, store, engine = _opened(config, clock)
     try:
         engine.start()
         _wait_for(engine)

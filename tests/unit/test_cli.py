@@ -184,6 +184,42 @@ def test_where_nothing_can_be_written_is_told_without_a_traceback(arguments, tmp
         assert said in done.stderr
 
 
+@pytest.mark.parametrize("command", [["schema"], ["check", "-c", "examples/checkout.yaml"]])
+def test_a_full_disk_behind_standard_output_is_told_without_a_traceback(command):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "outcome_exporter", *command],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "outcome-exporter: standard output: No space left on device\n"
+
+
+def test_a_backfill_of_nothing_makes_nothing(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"storage: {{path: {tmp_path / 'data'}}}\nslos: []\n")
+    done = run("backfill", "-c", str(file))
+    assert (done.returncode, done.stdout.strip()) == (0, "no SLO reads a Prometheus")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_one_is_no_plural(tmp_path):
+    queries = {
+        "error_query": "sum(rate(b[{{.window}}]))",
+        "total_query": "sum(rate(a[{{.window}}]))",
+    }
+    sli = {"events": queries}
+    slo = {"name": "a", "objective": 99, "sli": sli}
+    file = tmp_path / "sloth.json"
+    file.write_text(json.dumps({"version": "prometheus/v1", "service": "s", "slos": [slo]}))
+    done = run("import", "sloth", str(file))
+    assert done.stderr.splitlines()[-1].startswith("1 SLO, "), done.stderr
+
+
 def test_colours_are_for_terminals_only():
     piped = run("check", "-c", "tests/bad_configs/objective-100.yaml", FORCE_COLOR="", TERM="xterm")
     assert "\x1b" not in piped.stderr
