@@ -17,6 +17,7 @@ A promise is
 """
 
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -287,15 +288,33 @@ class _Reader:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._tables: dict[Family, dict[tuple[str, ...], float]] = {}
+        self._samples: dict[Family, dict[str, list[Sample]]] = {}
+        self._rows: dict[Family, dict[str, dict[tuple[str, ...], float]]] = {}
 
-    def samples(self, family: Family) -> Sequence[Sample]:
-        return self._snapshot.get(family, ())
+    def samples(self, family: Family, whose: str) -> Sequence[Sample]:
+        """Those whose first label, a journey or an SLO for instance, is `whose`."""
+        if family not in self._samples:
+            # All at once: to look through all of them for each journey takes seconds.
+            found: dict[str, list[Sample]] = defaultdict(list)
+            for sample in self._snapshot.get(family, ()):
+                found[sample.labels[0]].append(sample)
+            self._samples[family] = found
+        return self._samples[family].get(whose, ())
+
+    def rows(self, family: Family, whose: str) -> Mapping[tuple[str, ...], float]:
+        """Those of the table whose first label is `whose`."""
+        if family not in self._rows:
+            found: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+            for labels, value in self.table(family).items():
+                found[labels[0]][labels] = value
+            self._rows[family] = found
+        return self._rows[family].get(whose, {})
 
     def table(self, family: Family) -> Mapping[tuple[str, ...], float]:
         """Values by the family's own labels, summed over a journey's labels."""
         if family not in self._tables:
             table: dict[tuple[str, ...], float] = {}
-            for sample in self.samples(family):
+            for sample in self._snapshot.get(family, ()):
                 assert not isinstance(sample.value, Histogram)
                 labels = sample.labels[: len(family.labels)]
                 table[labels] = table.get(labels, 0.0) + sample.value
@@ -348,8 +367,9 @@ def _promise(promised: Promised, read: _Reader) -> Promise:
 def _state(slo: Slo, remaining: float, read: _Reader) -> tuple[State, str]:
     """How an SLO stands, and the short window of the tier that says so, else its own window."""
     firing: dict[str, str] = {}
-    for (name, severity, long, short), threshold in read.table(series.SLO_ALERT_THRESHOLD).items():
-        if name == slo.name and _fires(name, threshold, long, short, read):
+    tiers = read.rows(series.SLO_ALERT_THRESHOLD, slo.name)
+    for (name, severity, long, short), threshold in tiers.items():
+        if _fires(name, threshold, long, short, read):
             shortest = min(firing.get(severity, short), short, key=parse_duration)
             firing[severity] = shortest
     own = format_duration(slo.window)
@@ -586,20 +606,15 @@ def _journey(
 
 
 def _outcomes(journey: Journey, read: _Reader, trace_url: str | None) -> list[OutcomeRow]:
-    counts = {
-        reason: sum(
-            value
-            for (name, _, why), value in read.table(series.ATTEMPTS).items()
-            if name == journey.name and why == reason
-        )
-        for reason in _REASONS
-    }
+    counts = dict.fromkeys(_REASONS, 0.0)
+    for (_, _, reason), value in read.rows(series.ATTEMPTS, journey.name).items():
+        counts[reason] += value
     if journey.outcome is None:
         counts = {reason: counts[reason] for reason in ("ok", "error", "slow")}
     total = sum(counts.values())
     examples: dict[str, Sample] = {}
-    for sample in read.samples(series.ATTEMPTS):
-        if sample.labels[0] == journey.name and sample.exemplar is not None:
+    for sample in read.samples(series.ATTEMPTS, journey.name):
+        if sample.exemplar is not None:
             last = examples.get(sample.labels[2], sample).exemplar
             if last is not None and sample.exemplar.time_unix_nano >= last.time_unix_nano:
                 examples[sample.labels[2]] = sample
@@ -638,8 +653,8 @@ def _causes(
     """The causes that explain most now, where that is known, then those with most on record."""
     blamed = {
         sample.labels[1:]: sample
-        for sample in read.samples(series.BLAME)
-        if sample.labels[0] == journey.name and sample.value
+        for sample in read.samples(series.BLAME, journey.name)
+        if sample.value
     }
     shares, when = _shares(journey, read)
     order = sorted(
@@ -691,8 +706,8 @@ def _resources(service: str, read: _Reader) -> list[str]:
             (series.CAUSE_RESOURCE_RATIO, True),
             (series.CAUSE_RESOURCE_AMOUNT, False),
         )
-        for (whose, name, state), now in read.table(family).items()
-        if whose == service and state == "now"
+        for (whose, name, state), now in read.rows(family, service).items()
+        if state == "now"
     ]
 
 
@@ -702,8 +717,8 @@ def _shares(journey: Journey, read: _Reader) -> tuple[dict[tuple[str, ...], floa
     def over(window: str) -> dict[tuple[str, ...], float]:
         return {
             labels[2:]: share
-            for labels, share in read.table(series.CAUSE_SHARE).items()
-            if labels[:2] == (journey.name, window)
+            for labels, share in read.rows(series.CAUSE_SHARE, journey.name).items()
+            if labels[1] == window
         }
 
     now = over("5m")
@@ -719,17 +734,16 @@ def _changes(
     began = now - read.value(series.CAUSE_SINCE, journey.name, *cause, default=inf)
     return [
         f"{kind} {to} came {words.span(now - at)} ago" + (f", after {before}" if before else "")
-        for (where, kind, to, before), at in read.table(series.CHANGE_INFO).items()
-        if where == service
-        and ((to == version and version) or (kind != "version" and followed(at, began)))
+        for (_, kind, to, before), at in read.rows(series.CHANGE_INFO, service).items()
+        if (to == version and version) or (kind != "version" and followed(at, began))
     ]
 
 
 def _in_common(journey: Journey, read: _Reader) -> list[str]:
     scores = {
         labels[1:]: score
-        for labels, score in read.table(series.SUSPECT_SCORE).items()
-        if labels[0] == journey.name and score > 0
+        for labels, score in read.rows(series.SUSPECT_SCORE, journey.name).items()
+        if score > 0
     }
     top = sorted(scores, key=lambda value: (-scores[value], value))[:_SUSPECTS_MAX]
     return [
