@@ -124,13 +124,13 @@ _ADDRESS = r"(\S*[^\s:]|\[\S+\]):\d{1,5}"
 _PORT_MAX = 65_535
 
 
-def _in_utc(time: datetime) -> int:
+def _in_utc(written: str, time: datetime) -> int:
     moment = round(time.timestamp()) * SECOND
     try:
         _write_moment(moment)
     except ValueError:
         raise ValueError(
-            f"{time.isoformat()!r} is in UTC outside of the years 1 to 9999; use one within them"
+            f"{written!r} is in UTC outside of the years 1 to 9999; use one within them"
         ) from None
     return moment
 
@@ -142,7 +142,7 @@ def _moment(value: object, info: ValidationInfo) -> object:
         except ValueError:
             time = None
         if time is not None and time.tzinfo is not None:
-            return _in_utc(time)
+            return _in_utc(value, time)
     # A file's seconds since 1970 must not pass for nanoseconds: nothing would be corrected.
     if isinstance(value, str) or (isinstance(value, (int, float)) and info.context == FROM_FILE):
         shown = wording.shown(value)
