@@ -60,6 +60,9 @@ from outcome_exporter.units import DAY, HOUR, MILLIONTHS, MINUTE, SECOND
 
 logger = logging.getLogger(__name__)
 
+STARTS_MAX = 2_000
+"""Start times that are kept of one identity: each new one is compared with all of them. A process
+that restarts once a minute has 1,440 until the first is forgotten."""
 REFUSALS = (
     "bound_between_buckets",
     "wrong_type",
@@ -77,7 +80,8 @@ _REMEDIES = {
     "wrong_unit": "its bound is a duration, and the metric's unit is no time: write a number",
     "impossible": "its times or counts cannot be",
     "overlapping_writer": "two writers share one stream: give each a service.instance.id",
-    "too_many_streams": "raise limits.metric_streams, or select fewer",
+    "too_many_streams": "raise limits.metric_streams, or select fewer; or it restarts more than "
+    f"{STARTS_MAX} times a day",
     "part_without_total": "the part has more events than its total",
 }
 
@@ -374,6 +378,8 @@ class Metrics:
         if row is not None:
             return row, False
         if len(self._streams) >= self._plan.config.limits.metric_streams:
+            raise _Refused("too_many_streams")
+        if len(self._epochs.get((*key[:4], 0), ())) >= STARTS_MAX:
             raise _Refused("too_many_streams")
         if self._free:
             row = self._free.pop()

@@ -17,7 +17,7 @@ from tests.otlp_metrics import (
 )
 
 from outcome_exporter import page
-from outcome_exporter.metrics import REFUSALS
+from outcome_exporter.metrics import REFUSALS, STARTS_MAX
 from outcome_exporter.model import Encoding, Kind, Record, Sample
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.points import BUCKETS_MAX, decode_metrics
@@ -33,6 +33,14 @@ def ratio():
 
 
 # Counters
+
+
+def test_start_times_without_end_are_refused_and_cost_no_other_stream_anything(ratio):
+    for n in range(STARTS_MAX + 2):
+        ratio.send(counter(1, n + 1.5, since=n + 1), at=n + 2)
+    ratio.send(counter(5, STARTS_MAX + 30, since=STARTS_MAX), at=STARTS_MAX + 31, pod="b")
+    assert ratio.refused() == {"too_many_streams": 2}
+    assert sum(ratio.events()) == STARTS_MAX + 5
 
 
 def test_an_increase_counts_in_the_minute_in_which_it_happened(ratio):
