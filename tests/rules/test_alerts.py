@@ -419,6 +419,28 @@ def test_a_spent_budget_opens_a_ticket(check, rules):
     check(slo_series((30, 100, 0), before=(99.6, 0.4)), silent(29, SPENT), rules)
 
 
+@pytest.mark.parametrize("per_slo", [False, True], ids=["generic", "per-slo"])
+def test_a_budget_is_not_called_spent_while_it_has_hardly_begun(check, per_slo):
+    def fires(configuration, *parts):
+        rules = files.rules(configuration, per_slo=per_slo)["outcomes.yaml"]
+        good, bad, shown = history(*parts, before=(0, 0))
+        found = timeline.gauges(configuration, *configuration.slos[0], good, bad, shown=shown)
+        series = alive() | {name: timeline.values(numbers) for name, numbers in found.items()}
+        try:
+            check(series, silent(5, SPENT), rules)
+        except AssertionError as error:
+            assert f'alertname="{SPENT}"' in str(error)  # noqa: PT017 - no other fault
+            return True
+        return False
+
+    # The first minutes after a start, or of a calendar month.
+    assert not fires(CONFIG, (1, 40, 1), (10, 0, 0))
+    assert not fires(CONFIG, (1, 39, 2), (10, 0, 0))
+    assert fires(CONFIG, (1, 38, 3), (10, 0, 0))
+    assert not fires(gated(), (1, 6, 3), (10, 0, 0))
+    assert fires(gated(), (1, 7, 3), (10, 0, 0))
+
+
 @pytest.mark.parametrize("rules", [RULES, PER_SLO], ids=["generic", "per-slo"])
 def test_no_series_is_no_alert_but_that_the_exporter_is_gone(check, rules):
     others = [name for name in NAMES if name != "OutcomeExporterDown"]

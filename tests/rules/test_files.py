@@ -83,6 +83,7 @@ def test_an_owner_may_be_called_anything(promtool, tmp_path):
     series = {
         timeline.series("outcome_exporter_ready"): "1x30",
         timeline.series("slo_error_budget_remaining_ratio", slo="shop"): "-1x30",
+        timeline.series("slo_window_events", slo="shop", window="28d", result="bad"): "9x30",
     }
     with pytest.raises(AssertionError) as refused:
         verify(promtool, tmp_path, rules, series, {("10m", "OutcomeBudgetSpent"): []})

@@ -58,10 +58,11 @@ class Alerts(Model):
     """What `generate rules` writes, and the thresholds that the rules read as series."""
 
     min_bad_events: int = Field(default=3, strict=True, ge=1)
-    """Bad events in a tier's long window below which it stays silent."""
+    """Bad events in a tier's long window below which it stays silent, and in an SLO's own one below
+    which no alert says that its budget is spent."""
     min_events: int = Field(default=0, strict=True, ge=0)
-    """Events, good and bad, in a tier's long window below which it stays silent. 0: however few
-    there are, `min_bad_events` of them that are bad tell."""
+    """Events, good and bad, likewise. 0: however few there are, `min_bad_events` of them that
+    are bad tell."""
     value_at_risk: dict[Currency, Annotated[int, Field(strict=True, ge=1)]] = Field(
         default={},
         examples=[{"USD": 10_000}],

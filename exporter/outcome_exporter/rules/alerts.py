@@ -83,17 +83,16 @@ def burn_alerts() -> Iterator[Alert]:
     """The burn alerts for any number of SLOs."""
     for severity, name in _BURN_NAMES:
         yield _burn(name, severity)
-    spent = f"(max by ({KEPT}, slo) (slo_error_budget_remaining_ratio) <= 0)\n"
-    yield _spent(burning.with_info(spent))
+    yield _spent(burning.spent())
 
 
-def slo_burn_alerts(promised: Promised) -> Iterator[Alert]:
+def slo_burn_alerts(config: Config, promised: Promised) -> Iterator[Alert]:
     """The burn alerts of one SLO by name."""
     journey, slo = promised
     for severity, name in _BURN_NAMES:
         if any(tier.severity == severity for tier in slo.tiers):
             yield _burn(name, severity, slo.name)
-    spent = f'max by ({KEPT}, slo) (slo_error_budget_remaining_ratio{{slo="{slo.name}"}}) <= 0'
+    spent = burning.explicit_spent(config, slo)
     for label, value in (("journey", journey.name if journey else ""), ("owner", promised.owner)):
         # JSON quotes as PromQL does, but for surrogates; a dollar would stand for a group.
         text = json.dumps(value.replace("$", "$$"), ensure_ascii=False)

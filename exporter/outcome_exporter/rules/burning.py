@@ -35,15 +35,33 @@ def select(family: Family, **matchers: str) -> str:
 def generic() -> str:
     """For every SLO that is shown, with the thresholds that are shown."""
     fires = alerting.firing(select, TARGET)
-    return with_info(f"max by ({KEPT}, slo, severity) (\n{fires})\n")
-
-
-def with_info(expr: str) -> str:
-    """An expression with the journey and the owner of its SLO."""
     return f"""\
-{expr}* on ({KEPT}, slo) group_left (journey, owner)
+max by ({KEPT}, slo, severity) (
+{fires})
+* on ({KEPT}, slo) group_left (journey, owner)
   max by ({KEPT}, slo, journey, owner) (slo_info)
 """
+
+
+def spent() -> str:
+    """Which SLOs have no budget left, by enough events of their own window."""
+    own = f"""\
+    (slo_error_budget_remaining_ratio <= 0)
+  * on ({TARGET}) group_left (journey, owner, window)
+    slo_info
+"""
+    enough = alerting.with_enough_events(select, TARGET)
+    return f"max by ({KEPT}, slo, journey, owner) (\n{own}{enough})\n"
+
+
+def explicit_spent(config: Config, slo: Slo) -> str:
+    """The same of one SLO by name, with its gates written out."""
+    window = format_duration(slo.window)
+    return f"""\
+max by ({KEPT}, slo) (
+        slo_error_budget_remaining_ratio{{slo="{slo.name}"}} <= 0
+{_enough(config, slo, window)}
+)"""
 
 
 def explicit(config: Config, slo: Slo, severity: burn.Severity) -> str:
@@ -56,16 +74,21 @@ def explicit(config: Config, slo: Slo, severity: burn.Severity) -> str:
 def _tier(config: Config, slo: Slo, tier: burn.Tier) -> str:
     long, short = format_duration(tier.long_window), format_duration(tier.short_window)
     threshold = repr(tier.threshold(slo.window))
-    least = config.min_events(slo)
-    unless = f"""
-      unless on ({TARGET})
-        sum by ({TARGET}) (slo_window_events{{slo="{slo.name}",window="{long}"}}) < {least}"""
     return f"""\
     (
         slo_burn_rate{{slo="{slo.name}",window="{long}"}} > {threshold}
       and on ({TARGET})
         slo_burn_rate{{slo="{slo.name}",window="{short}"}} > {threshold}
-      and on ({TARGET})
-        slo_window_events{{slo="{slo.name}",window="{long}",result="bad"}} >= \
-{config.min_bad_events(slo)}{unless if least else ""}
+{_enough(config, slo, long)}
     )"""
+
+
+def _enough(config: Config, slo: Slo, window: str) -> str:
+    """What keeps an alert of one SLO silent while a window holds too few events, or bad ones."""
+    events, least = f'slo_window_events{{slo="{slo.name}",window="{window}"', config.min_events(slo)
+    unless = f"""
+      unless on ({TARGET})
+        sum by ({TARGET}) ({events}}}) < {least}"""
+    return f"""\
+      and on ({TARGET})
+        {events},result="bad"}} >= {config.min_bad_events(slo)}{unless if least else ""}"""

@@ -86,7 +86,7 @@ def _burns(config: Config, per_slo: bool) -> Iterator[_RULE]:  # noqa: FBT001
         yield from _written(alerts.burn_alerts(), config)
         return
     for promised in config.slos:
-        yield from _written(alerts.slo_burn_alerts(promised), config)
+        yield from _written(alerts.slo_burn_alerts(config, promised), config)
 
 
 def _recording(record: str, expr: str, labels: dict[str, str]) -> _RULE:
