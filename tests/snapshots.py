@@ -216,6 +216,7 @@ def _promise(journey: Journey, slo: Slo, traffic: Traffic) -> dict[Family, list[
         slo.title or journey.title or journey.name,
         slo.runbook or journey.runbook,
         format_duration(slo.window),
+        "attempts",
     )
     return {
         series.SLO_INFO: [Sample(info, 1.0)],

@@ -527,7 +527,12 @@ def _promises(slo: Slo, criteria: str) -> Iterator[str]:
     window = f"over {format_duration(slo.window)}"
     if slo.calendar is not None:
         window = f"in each {slo.calendar.period} ({slo.calendar.time_zone})"
-    yield f"  {slo.name}: {slo.objective} % {criteria} {window}"
+    budgeting, what = slo.budgeting, f"{slo.objective} %"
+    if budgeting.method == "timeslices":
+        what += f" of {budgeting.slices} with at least {budgeting.target} %"
+    elif budgeting.method == "ratio_timeslices":
+        window += f", all {budgeting.slices} alike"
+    yield f"  {slo.name}: {what} {criteria} {window}"
     for severity in ("page", "ticket"):
         tiers = [tier for tier in slo.tiers if tier.severity == severity]
         if tiers:

@@ -333,7 +333,6 @@ class _Reader:
 
 def _promise(promised: Promised, read: _Reader) -> Promise:
     journey, slo = promised
-    events = "attempts" if journey else "events"
     window = format_duration(slo.window)
     good = read.value(series.SLO_WINDOW_EVENTS, slo.name, window, "good")
     bad = read.value(series.SLO_WINDOW_EVENTS, slo.name, window, "bad")
@@ -346,21 +345,21 @@ def _promise(promised: Promised, read: _Reader) -> Promise:
         name=slo.name,
         journey=journey.name if journey else "",
         title=promised.title,
-        goal=f"{words.objective(slo.objective)} {_goal(slo)}",
+        goal=_goal(promised),
         runbook=_link(promised.runbook),
         state=state,
         state_words=_STATE_WORDS[state],
         tone=_TONES[state],
-        sli=words.share(sli, decimals=decimals) if good + bad else f"no {events}",
+        sli=words.share(sli, decimals=decimals) if good + bad else f"no {promised.events}",
         objective=words.objective(slo.objective),
         window=_length(slo.window),
-        events=f"{words.count(bad)} bad of {words.count(good + bad)}",
+        events=f"{words.count(bad)} bad of {words.count(good + bad)} {promised.unit}",
         budget=_budget(slo, remaining, read),
         remaining=remaining,
         burns=[_burn(slo, each, read) for each in (5 * MINUTE, HOUR)],
         little_traffic=bool(read.value(series.SLO_TRAFFIC_STATE, slo.name, "low")),
         telling_window=_length(parse_duration(telling_window)),
-        bad_now=f"{words.small_share(bad_now)} of {events} {_pain(slo)}",
+        bad_now=f"{words.small_share(bad_now)} of {promised.unit} {_pain(slo)}",
     )
 
 
@@ -396,7 +395,17 @@ def _fires(slo: str, threshold: float, long: str, short: str, read: _Reader) -> 
     )
 
 
-def _goal(slo: Slo) -> str:
+def _goal(promised: Promised) -> str:
+    slo = promised.slo
+    share, budgeting, aim = words.objective(slo.objective), slo.budgeting, _aim(slo)
+    if budgeting.method == "timeslices":
+        least = words.objective(budgeting.target)
+        return f"{share} of {budgeting.slices}: at least {least} of {promised.events} {aim}"
+    alike = f", all {budgeting.slices} alike" if budgeting.method == "ratio_timeslices" else ""
+    return f"{share} {aim}{alike}"
+
+
+def _aim(slo: Slo) -> str:
     if not isinstance(slo, JourneySlo):
         return "are good"
     good = slo.good
@@ -413,7 +422,7 @@ def _goal(slo: Slo) -> str:
 
 
 def _pain(slo: Slo) -> str:
-    if not isinstance(slo, JourneySlo):
+    if not isinstance(slo, JourneySlo) or slo.budgeting.method != "occurrences":
         return "are bad"
     good = slo.good
     parts = []

@@ -122,8 +122,8 @@ EVENTS_UNMATCHED = Family(
 SLO_INFO = Family(
     "slo_info",
     "gauge",
-    "What an SLO is about; always 1.",
-    ("slo", "journey", "owner", "title", "runbook_url", "window"),
+    "What an SLO is about, and what its budget counts (unit); always 1.",
+    ("slo", "journey", "owner", "title", "runbook_url", "window", "unit"),
 )
 SLO_OBJECTIVE = Family(
     "slo_objective_ratio", "gauge", "Share of events that must be good.", ("slo",)
@@ -168,13 +168,13 @@ SLO_ALERT_THRESHOLD = Family(
 SLO_ALERT_MIN_BAD = Family(
     "slo_alert_min_bad_events",
     "gauge",
-    "Bad events in an alert's long window below which it stays silent.",
+    "Bad events below which an alert stays silent: in its long window, or the budget's own.",
     ("slo",),
 )
 SLO_ALERT_MIN = Family(
     "slo_alert_min_events",
     "gauge",
-    "Events, good and bad, in an alert's long window below which it stays silent.",
+    "Events, good and bad, below which an alert stays silent, in the same window.",
     ("slo",),
 )
 VALUE_THRESHOLD = Family(

@@ -267,9 +267,19 @@ def _add_promise(families: dict[series.Family, list[Sample]], pipeline: Pipeline
     """What was promised, and what was counted since the beginning."""
     promised = pipeline.plan.slos[i]
     journey, promise = promised
-    about = (promised.owner, promised.title, promised.runbook, format_duration(promise.window))
     families[series.SLO_INFO].append(
-        Sample((promise.name, journey.name if journey else "", *about), 1.0)
+        Sample(
+            (
+                promise.name,
+                journey.name if journey else "",
+                promised.owner,
+                promised.title,
+                promised.runbook,
+                format_duration(promise.window),
+                promised.unit,
+            ),
+            1.0,
+        )
     )
     families[series.SLO_OBJECTIVE].append(Sample((promise.name,), promise.objective_ratio))
     families[series.SLO_ALERT_MIN_BAD].append(

@@ -129,7 +129,8 @@ def _add_slo(
 ) -> None:
     name = promise.name
     traffic = has_traffic(place[0])
-    info = (name, journey.name, journey.owner, journey.title or "", journey.runbook, "28d")
+    about = (journey.owner, journey.title or "", journey.runbook, "28d", "attempts")
+    info = (name, journey.name, *about)
     families[series.SLO_INFO].append(Sample(info, 1.0))
     families[series.SLO_OBJECTIVE].append(Sample((name,), promise.objective_ratio))
     for family, least in (

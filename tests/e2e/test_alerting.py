@@ -336,8 +336,8 @@ def test_the_payment_faults_page_arrives_and_resolves_and_no_other_page_does(wor
     (attachment,) = page["attachments"]
     title, text = attachment["title"], attachment["text"]
     assert re.fullmatch(
-        r"A customer pays for the cart: [\d.]+ % of attempts failed in the last 10m, \d+× what "  # noqa: RUF001
-        "the error budget of checkout-success allows",
+        r"A customer pays for the cart: [\d.]+ % of attempts failed checkout-success in the "
+        r"last 10m, \d+× what its error budget allows",  # noqa: RUF001
         title,
     )
     assert re.search(r"In the last hour \d+ of \d+ attempts failed checkout-success\.", text)

@@ -163,8 +163,8 @@ def test_a_burning_budget_pages_with_all_that_the_next_step_needs(check, rules):
     page = Firing(
         OWNED | {"slo": "checkout-success", "severity": "page"},
         {
-            "summary": f"{TITLE}: 7.67 % of attempts failed in the last 1h, 15× what the error "  # noqa: RUF001
-            "budget of checkout-success allows",
+            "summary": f"{TITLE}: 7.67 % of attempts failed checkout-success in the "
+            "last 1h, 15× what its error budget allows",  # noqa: RUF001
             "description": "In the last hour 460 of 6000 attempts failed checkout-success. "
             "148 users were hit. USD 27000 at risk, USD 20250 lost for good.\n"
             "Error budget: 97.7 % left, gone in 10d 16h at the rate of the last 6 hours.\n"
@@ -196,6 +196,22 @@ def test_a_page_speaks_of_its_own_exporter_and_of_no_other(check, rules):
     alone, both = (said_by(check, series, 45, rules) for series in (ours, ours | staging))
     assert both == alone
     assert "460 of 6000" in both
+
+
+@pytest.mark.parametrize("rules", [RULES, PER_SLO], ids=["generic", "per-slo"])
+@pytest.mark.parametrize("unit", ["minutes", "events"])
+def test_a_page_counts_what_its_slo_counts(check, rules, unit):
+    series = slo_series((60, 90, 10))
+    counted = {
+        name.replace('unit="attempts"', f'unit="{unit}"'): values for name, values in series.items()
+    }
+    said = said_by(check, counted, 45, rules)
+    assert f"7.67 % of {unit} failed checkout-success in the last 1h" in said
+    assert f"460 of 6000 {unit} failed checkout-success" in said
+    assert "attempts" not in said
+    # An exporter of before does not say what it counts.
+    unsaid = {name.replace(',unit="attempts"', ""): values for name, values in series.items()}
+    assert "460 of 6000 events failed checkout-success" in said_by(check, unsaid, 45, rules)
 
 
 def test_who_hurts_now_is_named_and_who_hurt_within_the_hour_only_once_nobody_does(check):
@@ -232,8 +248,8 @@ def test_without_causes_or_money_the_message_says_what_is_known(check):
     page = Firing(
         OWNED | {"slo": "checkout-success", "severity": "page"},
         {
-            "summary": f"{TITLE}: 7.67 % of attempts failed in the last 1h, 15× what the error "  # noqa: RUF001
-            "budget of checkout-success allows",
+            "summary": f"{TITLE}: 7.67 % of attempts failed checkout-success in the "
+            "last 1h, 15× what its error budget allows",  # noqa: RUF001
             "description": "In the last hour 460 of 6000 attempts failed checkout-success.\n"
             "Error budget: 97.7 % left, gone in 10d 16h at the rate of the last 6 hours.\n"
             "Cause: unattributed.\n",
@@ -260,8 +276,8 @@ def test_two_bad_attempts_in_a_quiet_night_wake_nobody_but_a_third_does(check, r
     fires = Firing(
         OWNED | {"slo": "checkout-success", "severity": "page"},
         {
-            "summary": f"{TITLE}: 100 % of attempts failed in the last 1h, 200× what the error "  # noqa: RUF001
-            "budget of checkout-success allows",
+            "summary": f"{TITLE}: 100 % of attempts failed checkout-success in the "
+            "last 1h, 200× what its error budget allows",  # noqa: RUF001
             "description": "In the last hour 3 of 3 attempts failed checkout-success.\n"
             "Error budget: spent, and overspent by 19900 %.\nCause: unattributed.\n",
             "runbook_url": RUNBOOK,
@@ -341,8 +357,8 @@ def test_a_slow_burn_opens_a_ticket_and_no_page(check, rules):
     ticket = Firing(
         OWNED | {"slo": "checkout-success", "severity": "ticket"},
         {
-            "summary": f"{TITLE}: 1.46 % of attempts failed in the last 1d, 2.9× what the error "  # noqa: RUF001
-            "budget of checkout-success allows",
+            "summary": f"{TITLE}: 1.46 % of attempts failed checkout-success in the "
+            "last 1d, 2.9× what its error budget allows",  # noqa: RUF001
             "description": "In the last hour 120 of 6000 attempts failed checkout-success.\n"
             "Error budget: 89.6 % left, gone in 6d 6h at the rate of the last 6 hours.\n"
             "Cause: unattributed.\n",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from outcome_exporter.config import Config
-from outcome_exporter.config.journeys import Journey
+from outcome_exporter.config.journeys import Journey, Promised
 from outcome_exporter.config.slos import Slo
 from outcome_exporter.units import HOUR, MINUTE, SECOND, format_duration
 
@@ -55,6 +55,7 @@ def gauges(
         "title": title,
         "runbook_url": slo.runbook or journey.runbook,
         "window": format_duration(slo.window),
+        "unit": Promised(journey, slo).unit,
     }
     constant = np.ones(shown)
     found = {

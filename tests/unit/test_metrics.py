@@ -406,7 +406,8 @@ def test_payloads_read_back_from_the_log_count_as_those_decoded_by_the_receiver(
 
 def test_an_slo_without_a_journey_has_all_its_series_from_the_start(ratio):
     shown = {family.name: samples for family, samples in snapshot(ratio.pipeline).items()}
-    assert shown["slo_info"] == [Sample(("slo-0", "", "unowned", "slo-0", "", "1d"), 1.0)]
+    info = ("slo-0", "", "unowned", "slo-0", "", "1d", "events")
+    assert shown["slo_info"] == [Sample(info, 1.0)]
     assert shown["slo_events_total"] == [
         Sample(("slo-0", "good"), 0.0),
         Sample(("slo-0", "bad"), 0.0),

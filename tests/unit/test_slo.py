@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.scenario import START, MemoryStore, config, read
 
-from outcome_exporter import series, slo
+from outcome_exporter import check, page, series, slo
+from outcome_exporter.config import Config
 from outcome_exporter.kernels import buckets
 from outcome_exporter.model import BUCKET, VERDICT
 from outcome_exporter.pipeline import Pipeline
+from outcome_exporter.snapshot import snapshot
 from outcome_exporter.units import DAY, MILLIONTHS, MINUTE, SECOND
 
 MIDNIGHT = START // DAY * DAY
@@ -272,3 +274,68 @@ def test_formulas_at_their_edges():
     assert slo.exhaustion_seconds(promise, 0.5, 1e-9) == 28 * DAY / SECOND
     assert slo.exhaustion_seconds(promise, -3, 0) == 0
     assert slo.exhaustion_seconds(promise, 0.5, 14) == 28 * 86_400 / 28
+
+
+def test_what_a_budget_counts_is_called_by_its_name_in_series_page_and_check():
+    def of(method, **more):
+        return {"method": method, **more}
+
+    span = {"attempt": {"span": {"service": "shop"}}}
+    source = {"prometheus": {"bad": "errors_total", "total": "requests_total"}}
+    slos = [
+        {"budgeting": budgeting} if budgeting else {}
+        for budgeting in (None, of("timeslices"), of("ratio_timeslices", slice="5m"))
+    ]
+    alone = [
+        {"sli": source},
+        {"sli": source, "budgeting": of("timeslices", slice="1h", target=99.5)},
+        {"sli": {"composite": [{"slo": "slo-0"}]}},
+    ]
+    common = {"objective": 99}
+    made = Config.model_validate(
+        {
+            "journeys": [
+                {
+                    "name": "shop",
+                    **span,
+                    "slos": [
+                        {"name": f"slo-{n}", "good": {"error": False}} | common | slo
+                        for n, slo in enumerate(slos)
+                    ],
+                }
+            ],
+            "slos": [{"name": f"slo-{n}"} | common | slo for n, slo in enumerate(alone, 3)],
+        },
+        context={"from_file": True},
+    )
+    pipeline = Pipeline(made)
+    pipeline.advance(MIDNIGHT)
+    units = [
+        "attempts",
+        "minutes",
+        "slices of 5m (each by its bad share)",
+        "events",
+        "hours",
+        "events of its parts (weighted)",
+    ]
+    shown = snapshot(pipeline)
+    assert [sample.labels[-1] for sample in shown[series.SLO_INFO]] == units
+    verdicts = np.zeros(6, VERDICT)
+    verdicts["slo"], verdicts["bad"] = range(6), 1
+    verdicts["time"], verdicts["weight"] = MIDNIGHT, MILLIONTHS
+    pipeline.slos.add(verdicts[:5])
+    html = page.render_page(made, snapshot(pipeline), MIDNIGHT).replace("\u00a0", " ")
+    for total, unit in zip((1, 40_320, 1, 1, 672, 1), units, strict=True):
+        assert f"1 bad of {total:,} {unit}" in html
+    goals = (
+        "99 % have no error",
+        "99 % of minutes: at least 95 % of attempts have no error",
+        "99 % have no error, all slices of 5m alike",
+        "99 % of hours: at least 99.5 % of events are good",
+    )
+    told = "\n".join(check.summary(made, file="f"))
+    for goal in goals:
+        assert f">{goal}<" in html
+    assert "slo-1: 99 % of minutes with at least 95 % without error over 28d" in told
+    assert "slo-2: 99 % without error over 28d, all slices of 5m alike" in told
+    assert "slo-4: 99 % of hours with at least 99.5 % of requests_total in Prometheus" in told

@@ -14,7 +14,7 @@ from outcome_exporter.config.scalars import (
     Text,
     Url,
 )
-from outcome_exporter.config.slos import Slo
+from outcome_exporter.config.slos import Slo, StandaloneSlo
 from outcome_exporter.units import MINUTE
 
 JOIN_KEYS_MAX = 4
@@ -156,6 +156,22 @@ class Promised(NamedTuple):
         if self.slo.title or self.journey is None:
             return self.slo.title or self.slo.name
         return self.journey.title or self.journey.name
+
+    @property
+    def events(self) -> str:
+        """What it judges."""
+        if isinstance(self.slo, StandaloneSlo) and self.slo.sli.composite:
+            return "events of its parts (weighted)"
+        return "attempts" if self.journey else "events"
+
+    @property
+    def unit(self) -> str:
+        """What its budget counts: events, or slices of time."""
+        budgeting = self.slo.budgeting
+        if budgeting.method == "occurrences":
+            return self.events
+        each = " (each by its bad share)" if budgeting.method == "ratio_timeslices" else ""
+        return budgeting.slices + each
 
     @property
     def owner(self) -> str:

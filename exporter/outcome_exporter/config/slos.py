@@ -21,7 +21,7 @@ from pydantic import (
 
 from outcome_exporter import burn, wording
 from outcome_exporter.config.scalars import Bound, Duration, Model, Moment, Name, Text, Url
-from outcome_exporter.units import DAY, MINUTE
+from outcome_exporter.units import DAY, HOUR, MINUTE, format_duration
 
 OBJECTIVE_MAX = Decimal("99.9999")
 
@@ -130,6 +130,12 @@ class Budgeting(Model):
         WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 100}),
     ] = Decimal(95)
     """Of timeslices: percent of its events that must be good for a slice to be good."""
+
+    @property
+    def slices(self) -> str:
+        """Slices of time, as people call them: `minutes`, `slices of 5m`."""
+        usual = {MINUTE: "minutes", HOUR: "hours"}
+        return usual.get(self.slice) or f"slices of {format_duration(self.slice)}"
 
 
 class Correction(Model):

@@ -90,10 +90,12 @@ JOURNEY_TITLE = label(
 JOURNEY_RUNBOOK = label("outcome_journey_info{journey=%q,%s}", JOURNEY, "runbook_url")
 SLO_TITLE = label("slo_info{slo=%q,%s}", SLO, "title", "{{ $labels.slo }}")
 SLO_RUNBOOK = label("slo_info{slo=%q,%s}", SLO, "runbook_url")
+_UNIT = label('slo_info{slo=%q,unit!="",%s}', SLO, "unit", "events")
+"""What the SLO counts: attempts, events, or slices of time such as minutes."""
 
 
 def burning(severity: str) -> str:
-    """``4.2 % of attempts failed in the last 1h, 14x what the budget allows``.
+    """``4.2 % of attempts failed checkout-success in the last 1h, 14x what its budget allows``.
 
     The alert's value is the burn rate of a tier's long window, so the share and the window follow
     from it. Several windows may burn alike; then the first by its name is said.
@@ -110,8 +112,8 @@ def burning(severity: str) -> str:
         "hour",
     )
     return (
-        f"{SLO_TITLE}: {share} of attempts failed in the last {window}, "
-        f"{times('$value')} what the error budget of {{{{ $labels.slo }}}} allows"
+        f"{SLO_TITLE}: {share} of {_UNIT} failed {{{{ $labels.slo }}}} in the last {window}, "
+        f"{times('$value')} what its error budget allows"
     )
 
 
@@ -121,7 +123,7 @@ def slo_counts() -> str:
     every = 'sum(slo_window_events{slo=%q,window="1h",%s})'
     return (
         f"In the last hour {one(bad, SLO, COUNT, 'some')} of "
-        f"{one(every, SLO, COUNT, 'all')} attempts failed {{{{ $labels.slo }}}}."
+        f"{one(every, SLO, COUNT, 'all')} {_UNIT} failed {{{{ $labels.slo }}}}."
     )
 
 
