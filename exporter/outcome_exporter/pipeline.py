@@ -377,3 +377,7 @@ class Pipeline:
         if self.second is not None:
             self.metrics.begin(self.second)
         self.slos.restore(part(arrays, "slos"), moved)
+        for slo in moved.now_polled.tolist():
+            first = self.slos.first_minute(slo)
+            if first is not None:
+                self.polled.skip(slo, first, self.slos.minute + 1)

@@ -132,6 +132,7 @@ class Plan:
             "journeys": [[journey.name, list(journey.labels)] for journey in self.journeys],
             "currencies": {j.name: j.value.currency for j in self.journeys if j.value is not None},
             "slos": [slo.name for _, slo in self.slos],
+            "polled": [slo.name for _, slo in self.standalone() if slo.sli.prometheus is not None],
             "first_slo": self.joins.first_slo.tolist(),
             "event_types": list(self.event_types),
             "dimensions": [
@@ -240,6 +241,8 @@ class Moved(NamedTuple):
     """Whether its money is in the same currency."""
     slos: Longs
     """New number of each old SLO; -1 where it is gone."""
+    now_polled: Longs
+    """New numbers of those that are read from Prometheus now, and were counted otherwise."""
     first_slo: Longs
     """Shape (old journeys + 1,): old SLOs of each old journey."""
     same_dimensions: bool
@@ -257,6 +260,7 @@ class Moved(NamedTuple):
                 places[j, : len(named)] = [labels[name].index(label) for label in named]
         now = new["currencies"]
         was = old.get("currencies", now)  # a state of before does not say
+        polled = {*new["polled"]} - {*old.get("polled", new["polled"])}  # nor this
         return cls(
             journeys=_longs(journeys.index(n) if n in labels else -1 for n, _ in old["journeys"]),
             same_labels=np.array(same, np.bool_),
@@ -265,6 +269,7 @@ class Moved(NamedTuple):
                 [now.get(n) == was.get(n) for n, _ in old["journeys"]], np.bool_
             ),
             slos=_longs(new["slos"].index(n) if n in new["slos"] else -1 for n in old["slos"]),
+            now_polled=_longs(new["slos"].index(n) for n in old["slos"] if n in polled),
             first_slo=_longs(old["first_slo"]),
             same_dimensions=old["dimensions"] == new["dimensions"],
         )

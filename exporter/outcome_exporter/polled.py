@@ -4,7 +4,8 @@ State: of each SLO, the minutes that have been read: one stretch that grows at i
 on, and at its beginning as history is filled in. Input: `Polled`, from the log. Output: VERDICT
 rows. A poll that overlaps what has been read already is left out as a whole and counted, so that
 neither a second poller nor a second backfill counts anything twice. An SLO that reads something
-else from now on goes on from there: what was counted stays counted, as every SLO's past does.
+else from now on goes on from there: what was counted stays counted, as every SLO's past does. So
+does one that was counted by metrics or a journey before: those minutes are taken as read.
 """
 
 import json
@@ -38,6 +39,11 @@ class PolledSlis:
         """The minutes that were read, from the first on, before the second."""
         first, end = self._covered[slo].tolist()
         return None if first == _UNREAD else (first, end)
+
+    def skip(self, slo: int, first: int, end: int) -> None:
+        """Takes minutes as read that were counted otherwise, from first on, before end."""
+        known = self.covered(slo) or (first, end)
+        self._covered[slo] = min(first, known[0]), max(end, known[1])
 
     def take(self, polled: Polled) -> Table:
         """VERDICT rows of a poll; none of an SLO that is gone or reads something else now."""

@@ -12,6 +12,7 @@ Buckets that were checkpointed are read back from a `BucketStore`; verdicts of t
 sums of whatever windows they fall into.
 """
 
+import bisect
 import math
 from collections.abc import Iterable
 from typing import Protocol
@@ -248,6 +249,18 @@ class Slos:
         for slo in self._components:
             events[slo] = self._events(slo)
         return events
+
+    def first_minute(self, slo: int) -> int | None:
+        """The first of an SLO's own window in which it counted anything; None where it did not."""
+        window = range(self.minute - self.slos[slo].window // MINUTE + 1, self.minute + 1)
+
+        def counts(last: int) -> bool:
+            stored, fresh = self._store.sum_minutes(window.start, last), self.fresh()
+            fresh = fresh[(fresh["minute"] >= window.start) & (fresh["minute"] <= last)]
+            return bool((stored["slo"] == slo).any() or (fresh["slo"] == slo).any())
+
+        found = bisect.bisect_left(window, True, key=counts)
+        return window[found] if found < len(window) else None
 
     # Checkpoints
 

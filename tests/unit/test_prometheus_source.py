@@ -7,18 +7,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from threading import Event, Thread
 
+import numpy as np
 import pytest
+from tests.scenario import MemoryStore
 
 from outcome_exporter import prometheus_source
 from outcome_exporter.config import Config
 from outcome_exporter.config.process import Prometheus
 from outcome_exporter.errors import DecodeError, SourceError
-from outcome_exporter.model import Encoding, Kind, Record
+from outcome_exporter.model import VERDICT, Encoding, Kind, Record
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.polled import decode_polled, encode_polled
 from outcome_exporter.prometheus_source import HttpApi, Poller, Refused, TooMuch, poll
 from outcome_exporter.promql import is_selector
-from outcome_exporter.units import MINUTE, SECOND
+from outcome_exporter.units import MILLIONTHS, MINUTE, SECOND
 
 FIRST = 26_666_667
 """A minute."""
@@ -359,6 +361,50 @@ def test_an_slo_that_reads_something_else_reads_no_minute_again():
     assert (rig.events(), rig.covered()) == (events, covered)
     rig.at(4)
     assert rig.covered() == (covered[0], 4)
+
+
+def counted_otherwise():
+    """The SLO, counted by a metric."""
+    sli = {"metric": {"name": "requests", "bad": {"name": "errors"}}}
+    slo = {"name": "slo", "objective": 99, "window": "1h", "sli": sli}
+    document = {"prometheus": {"url": "http://prometheus:9090"}, "slos": [slo]}
+    return Config.model_validate(document, context={"from_file": True})
+
+
+@pytest.mark.parametrize("read_before", [False, True])
+def test_minutes_that_something_else_counted_are_not_read(read_before):
+    rig = Rig({"200": [(15 * n - 7200, n) for n in range(900)]})
+    store = MemoryStore()
+    before, other = Pipeline(rig.config, store), Pipeline(counted_otherwise(), store)
+    before.advance((START - 1200) * SECOND)
+    if read_before:
+        before.polled.skip(0, FIRST - 30, FIRST - 20)
+    other.restore(*before.dump(), 0)
+    other.advance((START + 30) * SECOND)
+    verdicts = np.zeros(20, VERDICT)  # an event in each of the 20 minutes before START
+    verdicts["time"] = (START - 60 * np.arange(1, 21)) * SECOND
+    verdicts["weight"] = MILLIONTHS
+    other.slos.add(verdicts)
+    store.add(other.slos.fresh())
+    other.slos.flushed()
+    rig.pipeline = Pipeline(rig.config, store)
+    rig.pipeline.restore(*other.dump(), 0)
+    oldest = -30 if read_before else -20
+    assert rig.covered() == (oldest, 1), "the minute of the change was counted, too"
+    rig.at(2)
+    list(rig.poller.backfill(START * SECOND + 2 * MINUTE + rig.config.prometheus.delay))
+    assert rig.covered() == (-58, 2)
+    assert rig.events() == (20 + 4 * (1 + 58 + oldest), 0)
+    assert rig.pipeline.polled.duplicates == 0
+
+
+def test_an_slo_that_was_not_counted_at_all_is_read_from_the_beginning():
+    rig = Rig(EVERY)
+    other = Pipeline(counted_otherwise())
+    other.advance(START * SECOND)
+    rig.pipeline = Pipeline(rig.config)
+    rig.pipeline.restore(*other.dump(), 0)
+    assert rig.pipeline.polled.covered(0) is None
 
 
 def test_a_poll_is_read_back_as_it_was_written():
