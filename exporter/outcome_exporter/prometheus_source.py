@@ -133,6 +133,8 @@ class HttpApi:
             said = _error_text(error)
             kind = TooMuch if error.code in (413, 422) and "too many" in said else Refused
             raise kind(f"{url} answers {error.code}: {said}") from None
+        except TimeoutError as error:  # it took this query, and may answer others
+            raise Refused(f"{url} does not answer in time: {error}") from None
         except (OSError, HTTPException) as error:
             raise SourceError(f"{url} cannot be reached: {error}") from None
         if len(text) > _ANSWER_BYTES_MAX:

@@ -1,6 +1,7 @@
 """Reading from a Prometheus that is made up: what a poll counts, and when it asks again."""
 
 import json
+import socket
 import time
 from collections import Counter, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -495,6 +496,14 @@ def test_an_error_whose_text_does_not_come_is_said(answering, monkeypatch):
     answers.append((502, b"2\r\n{", ("transfer-encoding", "chunked")))
     with pytest.raises(Refused, match="502: Bad Gateway"):
         HttpApi(Prometheus(url=url))("query", {"query": "up"})
+
+
+def test_an_answer_that_never_comes_concerns_one_query(monkeypatch):
+    monkeypatch.setattr(prometheus_source, "_TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        api = HttpApi(Prometheus(url=f"http://127.0.0.1:{server.getsockname()[1]}"))
+        with pytest.raises(Refused, match="does not answer in time: timed out"):
+            api("query", {"query": "up"})
 
 
 def test_an_answer_that_drips_for_ever_is_given_up(answering, monkeypatch):
