@@ -402,3 +402,23 @@ def moved_nowhere(plan):
 
 def test_kinds_are_those_of_the_contract():
     assert set(steps.KINDS) == {"error", "latency", "missing", "unattributed"}
+
+
+def test_a_straggler_of_long_ago_makes_no_pain_any_older():
+    blame = Blame(Plan(CONFIG), {"bought": 12}.__getitem__)
+    second = START // SECOND
+    blame.advance(second)
+
+    def since(*ends):
+        bad = np.zeros(len(ends), ATTEMPT)
+        bad["end"] = START + np.array(ends) * SECOND
+        bad["error"], bad["origin"], bad["slowest"] = ERROR, -1, -1
+        bad["weight"] = 1_000_000
+        blame.give(bad, second)
+        return (int(blame.causes["since"][0]) - START) // SECOND
+
+    assert since(-100) == -100
+    assert since(-90, -160) == -160, "what comes a little late belongs to it"
+    assert since(-7200, -20) == -160
+    assert since(-460) == -460
+    assert since(281) == 281, "after five quiet minutes it begins anew"

@@ -647,7 +647,8 @@ def give(state: State, bad: Table, second: int, memory: Memory) -> None:
             known.trace_lo = attempt.trace_lo
         if attempt.end - known.time > QUIET_AFTER:
             known.since = attempt.end
-        known.since = min(known.since, attempt.end)
+        elif known.since - attempt.end <= QUIET_AFTER:  # else it is of another pain, long over
+            known.since = min(known.since, attempt.end)
         known.time = max(known.time, attempt.end)
         minute = min(attempt.end // _MINUTE, now)
         if minute > now - RING:
