@@ -35,6 +35,9 @@ after a day of traffic. Memory: O(steps + causes), both capped. Time: O(1) a spa
 attempt; every `EVERY_SECONDS` O(steps) of the journeys in which enough went bad, O(journeys)
 otherwise.
 
+Each version of a service has steps of its own. Those of versions that are gone are forgotten once
+there is hardly room for new ones: what they taught is in the history of the first version's.
+
 Limits: what fails in no trace cannot be named. A step without history has no usual time, so a
 fault in the first minute is blamed by its errors only. An attempt whose trace never came, or that
 began with an event, is unattributed.
@@ -75,6 +78,10 @@ a fault is not diluted by what was before it."""
 
 CHANGES_SECONDS = 86_400
 """How long a new version is told."""
+_NEARLY = 0.9
+"""Share of the room for steps from which on those of versions that are gone make room."""
+_WORTH = 0.05
+"""Share of the room that must come free: what `explain` remembers of paths goes with them."""
 _STEPS_MAX = (steps.SLOTS + 1) * steps.SLOT_SECONDS // EVERY_SECONDS
 _PATH_SPANS = 32
 """Spans that there is room for, for each attempt that is remembered."""
@@ -238,6 +245,7 @@ class Blame:
     ) -> None:
         """Learns from settled traces; writes to their attempts who could be to blame."""
         if attempts.size:
+            self._make_room()
             k.observe(
                 self.state,
                 spans,
@@ -320,6 +328,60 @@ class Blame:
         """Those that have steps, ascending."""
         known = self.state.steps[: self._used]
         yield from np.unique(known["first"][known["version"] != steps.STOP]).tolist()
+
+    def _make_room(self) -> None:
+        """Forgets steps of versions that are gone, where there is hardly room for new ones."""
+        state, used = self.state, self._used
+        room = state.steps.size - 2 * state.past.shape[0]
+        if used < _NEARLY * room:
+            return
+        gone = self._gone()
+        if np.count_nonzero(gone) < _WORTH * room:
+            return
+        old = state.steps[:used].copy()
+        keep = np.flatnonzero(~gone)
+        rows = self._place_steps(old, {name: getattr(state, name) for name in _BY_STEP}, keep)
+        for name in _BY_STEP:
+            getattr(state, name)[rows.size : used] = 0
+        places = np.full(used, NIL, np.int64)
+        places[keep] = np.arange(keep.size)
+        # Stops name rows, of first versions, which stay.
+        stops = (rows["version"] == steps.STOP) & ~_are_others(rows, "first", "second")
+        for name in ("first", "second"):
+            rows[name][stops] = places[rows[name][stops]]
+        for name in ("after", "stop"):
+            known = rows["after"] >= 0
+            rows[name][known] = places[rows[name][known]]
+        for row in np.flatnonzero(rows["who"] < 0).tolist():
+            same = np.ones(rows.size, np.bool_)
+            for name in ("journey", "first", "version"):
+                same &= rows[name] == rows[name][row]
+            rows["who"][row] = np.flatnonzero(same)[0]
+        steps.reindex_steps(state)
+        # Paths name rows, too.
+        self.memory.counts[[k.PATHS, k.PATH_SPANS]] = 0
+        self.memory.waiting[:] = 0
+
+    def _gone(self) -> npt.NDArray[np.bool_]:
+        """Which steps nothing needs any more. Shape (steps,).
+
+        Nothing is compared with them, they were seen in no slot, and their version was followed by
+        another one more than a day ago: what came since still has the one before it.
+        """
+        known = self.state.steps[: self._used]
+        rows = np.arange(known.size)
+        gone = (known["version"] > 0) & (known["base"] != rows) & (known["seen"] == 0)
+        gone &= known["latest"][known["base"]] != rows
+        which = known["first"] << 32 | known["version"]
+        versions, places = np.unique(which[known["version"] > 0], return_inverse=True)
+        born = np.full(versions.size, np.iinfo(np.int64).max)
+        np.minimum.at(born, places, known["born"][known["version"] > 0])
+        order = np.lexsort((versions, born, versions >> 32))
+        before, after = order[:-1], order[1:]
+        followed = versions[before] >> 32 == versions[after] >> 32
+        followed &= born[after] < self.state.clock[0] - CHANGES_SECONDS
+        spare: npt.NDArray[np.bool_] = gone & np.isin(which, versions[before[followed]])
+        return spare
 
     # Verdicts
 
@@ -464,21 +526,31 @@ class Blame:
             keep = keep[old["version"][keep] != steps.STOP]
             same = False
         keep = _fitting(keep, others, room)
-        rows = old[keep].copy()
-        places = np.full(old.size, NIL, np.int64)
-        places[keep] = np.arange(keep.size)
+        rows = self._place_steps(old, arrays, keep)
         rows["journey"] = journeys[rows["journey"]]
-        for name in ("base", "latest", "who"):
-            rows[name] = places[rows[name]]
         if not same:
             rows["after"] = NIL
-        state.counts[steps.STEPS] = rows.size
-        state.steps[: rows.size] = rows
+        steps.reindex_steps(state)
+
+    def _place_steps(self, old: Table, arrays: Arrays, keep: npt.NDArray[np.int64]) -> Table:
+        """Puts the steps of some rows one after the other; they name each other's new rows.
+
+        Returns:
+            Where they are now, without an index.
+        """
+        state = self.state
+        places = np.full(old.size, NIL, np.int64)
+        places[keep] = np.arange(keep.size)
+        state.counts[steps.STEPS] = keep.size
         for name in ("recent", "base", "score"):
-            getattr(state, name)[: rows.size] = arrays[name][keep]
+            getattr(state, name)[: keep.size] = arrays[name][keep]
+        state.steps[: keep.size] = old[keep]
+        rows = state.steps[: keep.size]
+        for name in ("base", "latest", "who"):
+            rows[name] = places[rows[name]]
         used = state.bits >= 0
         state.bits[used] = places[state.bits[used]]
-        steps.reindex_steps(state)
+        return rows
 
 
 _BY_STEP = ("steps", "recent", "base", "score")

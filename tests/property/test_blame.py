@@ -422,3 +422,65 @@ def test_a_straggler_of_long_ago_makes_no_pain_any_older():
     assert since(-7200, -20) == -160
     assert since(-460) == -460
     assert since(281) == 281, "after five quiet minutes it begins anew"
+
+
+OPERATIONS, DAYS = 6, 40
+
+
+def test_new_versions_find_room_where_those_before_are_gone():
+    """A deployment a day: 12 steps a version, and room for 8 of them."""
+    data = CONFIG.model_dump(by_alias=True, exclude_unset=True) | {"limits": {"steps": 100}}
+    blame = Blame(Plan(Config.model_validate(data)), {"bought": 12}.__getitem__)
+    second = START // SECOND
+    rows = np.zeros(1 + 2 * OPERATIONS, SETTLED_SPAN)
+    rows["span_id"] = np.arange(rows.size) + 1
+    rows["parent"][0], rows["parent"][1:] = -1, 0
+    rows["kind"], rows["status"] = 2, 1
+    rows["service"][0], rows["operation"][0], rows["version"][0] = 2, 3, 4
+    for service in (0, 1):
+        mine = slice(1 + service * OPERATIONS, 1 + (service + 1) * OPERATIONS)
+        rows["service"][mine], rows["operation"][mine] = 20 + service, 30 + np.arange(OPERATIONS)
+    attempt = np.zeros(1, ATTEMPT)
+    attempt["weight"] = 1_000_000
+    blamed = set()
+    for day in range(DAYS):
+        version = 100 + day
+        rows["version"][1:] = version
+        for minute in range(3):
+            now = second + day * 86_400 + minute * 60
+            blame.advance(now)
+            rows["start"], rows["end"] = now * SECOND, now * SECOND + 10_000_000
+            rows["start"][1:] += np.arange(1, rows.size) * 1000
+            attempt["start"], attempt["end"] = rows["start"][0], rows["end"][0]
+            # One service stops failing on the way: steps after which another one went no more.
+            rows["status"][-1] = 2 if minute == 2 else 1
+            attempt["error"] = ERROR if minute == 2 else 0
+            blame.observe(rows, np.array([0, rows.size]), attempt, np.zeros(1, np.int64))
+            if minute == 2:
+                blame.give(attempt, now)
+                cause = blame.causes[blame.causes["time"].argmax()]
+                blamed.add((int(cause["service"]), int(cause["version"])))
+        told = [change for change in blame.changes() if change.service == 20]
+        assert [(c.version, c.previous) for c in told if c.version == version] == (
+            [(version, version - 1)] if day else []
+        )
+        known, used = blame.state.steps, blame._used
+        for row in range(used):
+            assert known["base"][row] <= row
+            assert known["version"][known["who"][row]] == known["version"][row]
+            assert known["first"][known["who"][row]] == known["first"][row]
+            names = (known[name][row] for name in ("journey", "first", "second", "version"))
+            slot = steps.step_slot(known, blame.state.slots, blame.state.seed, *names)
+            assert blame.state.slots[slot] == row
+        stops = known[:used][known["version"][:used] == steps.STOP]
+        assert stops.size
+        for name in ("first", "second"):
+            at = stops[name]
+            assert (known["base"][at] == at).all()
+            assert (known["version"][at] != steps.STOP).all()
+        assert not blame.state.recent[used:].any()
+    assert blame.overflow["step"] == 0
+    assert blamed == {(21, 100 + day) for day in range(DAYS)}
+    # History outlives the versions that it was learned from.
+    first = blame.state.steps[: blame._used]["base"] == np.arange(blame._used)
+    assert (blame.state.base[: blame._used][first, steps.SPANS].max()) > DAYS
