@@ -180,7 +180,8 @@ class Blame:
             told=np.zeros(limits.explained, k.TOLD),
             paths=np.zeros(limits.explained, k.PATH),
             spans=np.zeros(_PATH_SPANS * limits.explained, k.PATH_SPAN),
-            counts=np.zeros(3, np.int64),
+            recovered=np.zeros(limits.explained, np.uint64),
+            counts=np.zeros(4, np.int64),
             waiting=np.zeros(limits.explained // _WAITING, k.PATH),
             waiting_spans=np.zeros(limits.explained // _WAITING * k.WAITING_SPANS, k.PATH_SPAN),
             waits=np.array([_waits(plan, journey) for journey in plan.journeys], np.int64),
@@ -264,6 +265,11 @@ class Blame:
         if bad.size:
             k.give(self.state, bad, second, self.memory)
             self._fresh = True
+
+    def recover(self, recovered: Table) -> None:
+        """Remembers that the event of attempts that had failed came; their blame stays."""
+        if recovered.size:
+            k.recover(recovered, self.memory)
 
     def advance(self, second: int) -> None:
         """Moves the clock on: slots become history, verdicts are given.

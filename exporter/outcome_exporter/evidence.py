@@ -15,7 +15,7 @@ from outcome_exporter.blame import Blame
 from outcome_exporter.changes import followed
 from outcome_exporter.kernels import blame as k
 from outcome_exporter.kernels import steps
-from outcome_exporter.model import MISSED, NO_VALUE, REASONS, Row
+from outcome_exporter.model import ERROR, MISSED, NO_VALUE, REASONS, RECOVERED, Row
 from outcome_exporter.pipeline import Pipeline
 from outcome_exporter.question import Asked
 from outcome_exporter.snapshot import changes
@@ -139,9 +139,12 @@ def _changes(
 
 
 def _told(blame: Blame) -> Any:  # noqa: ANN401 - a table
-    """The bad attempts that are remembered, oldest first."""
+    """The bad attempts that are remembered, oldest first, by the reason that they have now."""
     told, written = blame.memory.told, int(blame.memory.counts[k.TOLDS])
-    return np.roll(told, -(written % told.size)) if written > told.size else told[:written]
+    rows = np.roll(told, -(written % told.size)) if written > told.size else told[:written].copy()
+    recovered = blame.memory.recovered[: blame.memory.counts[k.RECOVEREDS]]
+    rows["reason"][(rows["reason"] == ERROR) & np.isin(rows["key"], recovered)] = RECOVERED
+    return rows
 
 
 def _trace_id(row: Row) -> str:

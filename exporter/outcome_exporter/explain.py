@@ -30,7 +30,7 @@ _KINDS = {"error": "it failed", "latency": "it was slow", "missing": "it never c
 _REASONS = {
     "error": "failed with an error",
     "missed": "looked fine, yet its business event never came: a silent failure",
-    "recovered": "failed with an error, but a retry saved it",
+    "recovered": "failed with an error, but its event came",
     "slow": "worked, but took too long",
     "ok": "was fine by itself, yet broke a promise",
 }

@@ -49,6 +49,8 @@ class Settled(NamedTuple):
     good: Table
     """ATTEMPT: those that are good for good, with `end` the outcome time; none where attempts are
     not compared."""
+    recovered: Table
+    """ATTEMPT: those that were told as bad for an error, and whose event came."""
 
 
 class Outcomes:
@@ -124,7 +126,8 @@ class Outcomes:
             bad=np.empty(attempts, ATTEMPT),
             users=np.empty(attempts, ATTEMPT),
             good=np.empty(attempts if self._plan.dimensions.size else 0, ATTEMPT),
-            counts=np.zeros(4, np.int64),
+            recovered=np.empty(attempts, ATTEMPT),
+            counts=np.zeros(5, np.int64),
         )
 
     # What arrives
@@ -334,8 +337,14 @@ _BY_JOURNEY = ("durations", "duration_sum", *_MONEY)
 
 
 def _written(out: k.Output) -> Settled:
-    verdicts, bad, users, good = out.counts
-    return Settled(out.verdicts[:verdicts], out.bad[:bad], out.users[:users], out.good[:good])
+    verdicts, bad, users, good, recovered = out.counts
+    return Settled(
+        out.verdicts[:verdicts],
+        out.bad[:bad],
+        out.users[:users],
+        out.good[:good],
+        out.recovered[:recovered],
+    )
 
 
 def _side(pool: Pool, heaps: Heaps) -> Side:

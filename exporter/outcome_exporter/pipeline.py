@@ -288,6 +288,7 @@ class Pipeline:
         self.users.add(ANY, settled.users, self.second)
         self.users.add(BAD, settled.users[settled.users["error"] == 1], self.second)
         self.blame.give(settled.bad, self.second)
+        self.blame.recover(settled.recovered)
         self.suspects.give(settled.good, settled.bad)
 
     # What is shown

@@ -60,6 +60,7 @@ TOLD = np.dtype(
         ("time", np.int64),  # of the outcome
         ("value", np.int64),
         ("present", np.uint64),
+        ("key", np.uint64),  # says which attempt it is; see `Memory.recovered`
         ("cause", np.int32),  # row of `causes`
         ("journey", np.uint16),
         ("reason", np.uint8),
@@ -103,7 +104,7 @@ WAITING_SPANS = 32
 """The same, while it waits for its event."""
 
 # Places in `Memory.counts`
-TOLDS, PATHS, PATH_SPANS = range(3)
+TOLDS, PATHS, PATH_SPANS, RECOVEREDS = range(4)
 
 CALLEE_SHARE = 0.6
 """Of a call's time that neither side spent: mostly the network's and the callee's queue. The rest
@@ -127,6 +128,8 @@ class Memory(NamedTuple):
     told: Table
     paths: Table
     spans: Table
+    recovered: npt.NDArray[np.uint64]
+    """Keys of attempts that were told for an error, and whose event came later."""
     counts: npt.NDArray[np.int64]
     """Rows ever written to each."""
     waiting: Table
@@ -309,10 +312,14 @@ def _keep_path(
 
 
 @kernel
-def _waiting_place(memory: Memory, attempt: Row) -> int:
+def _key_of(attempt: Row) -> np.uint64:
     key = combine(np.uint64(attempt.trace_hi), np.uint64(attempt.trace_lo))
-    key = combine(key, np.uint64(attempt.journey))
-    return np.int64(key % np.uint64(memory.waiting.size))
+    return combine(key, np.uint64(attempt.journey))
+
+
+@kernel
+def _waiting_place(memory: Memory, attempt: Row) -> int:
+    return np.int64(_key_of(attempt) % np.uint64(memory.waiting.size))
 
 
 @kernel
@@ -638,6 +645,7 @@ def give(state: State, bad: Table, second: int, memory: Memory) -> None:
         told.trace_hi, told.trace_lo = attempt.trace_hi, attempt.trace_lo
         told.start, told.time = attempt.start, attempt.end
         told.value, told.present = attempt.value, attempt.present
+        told.key = combine(_key_of(attempt), np.uint64(attempt.start))
         told.cause, told.journey, told.reason = row, attempt.journey, attempt.error
         known = state.causes[row]
         known.count += attempt.weight
@@ -655,3 +663,13 @@ def give(state: State, bad: Table, second: int, memory: Memory) -> None:
             state.ring[row, minute % RING] += attempt.weight
         slot = _slot_of(attempt.end, second // SLOT_SECONDS)
         state.journeys[np.int64(attempt.journey), slot, BAD] += attempt.weight / MILLIONTHS
+
+
+@kernel
+def recover(recovered: Table, memory: Memory) -> None:
+    """Remembers attempts whose event came although they had failed."""
+    for i in range(recovered.size):
+        attempt = recovered[i]
+        key = combine(_key_of(attempt), np.uint64(attempt.start))
+        memory.recovered[memory.counts[RECOVEREDS] % memory.recovered.size] = key
+        memory.counts[RECOVEREDS] += 1

@@ -123,8 +123,10 @@ class Output(NamedTuple):
     good: Table
     """ATTEMPT: attempts that are good for good, with `end` the outcome time; empty where nobody
     asks."""
+    recovered: Table
+    """ATTEMPT: attempts whose event came although they had failed; they were told as bad before."""
     counts: npt.NDArray[np.int64]
-    """Verdicts, bad attempts, users, good attempts."""
+    """Verdicts, bad attempts, users, good attempts, recovered ones."""
 
 
 @kernel
@@ -352,6 +354,9 @@ def _achieve(
     _finish(state, attempt, reason, moment)
     if reason == OK:
         _tell_good(attempt, max(claim.time, attempt.end), out)
+    elif reason == RECOVERED:
+        out.recovered[out.counts[4]] = attempt
+        out.counts[4] += 1
     if attempt.user == 0 and claim.user != 0:
         row = out.counts[2]
         out.users[row] = attempt
