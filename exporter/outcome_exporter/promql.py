@@ -8,6 +8,8 @@ _LABELS = rf"""\{{(?:[^"'`{{}}]|{_QUOTED})*\}}"""
 _SELECTOR = re.compile(
     rf"""\s*(?:[a-zA-Z_:][a-zA-Z0-9_:]*\s*(?:{_LABELS})?|(?=\{{[^}}]*["'`]){_LABELS})\s*"""
 )
+_BINDS = re.compile(r"(?<![\w:])(?:and|or|unless|atan2|on|ignoring)(?![\w:])", re.IGNORECASE)
+"""Operators that are words, and what says which series an operator takes together."""
 _ONE_BUCKET = re.compile(r"""[{,\s]le\s*=\s*["'`]""")
 
 
@@ -25,12 +27,13 @@ def counts_every_bucket(selector: str) -> bool:
 def split(text: str, operator: str) -> list[str]:
     """The operands of an operator that stands outside of all brackets and quotes.
 
-    Only where no other binary operator of arithmetic does, so that nothing is split that binds
-    otherwise; else the whole text.
+    Only where no other binary operator does, so that nothing is split that binds otherwise, and
+    where it takes series together by all of their labels; else the whole text.
     """
     places: list[int] = []
-    depth, quote = 0, ""
+    depth, quote, outside = 0, "", ""
     for at, symbol in enumerate(text):
+        outside += " " if depth or quote else symbol
         if quote:
             quote = "" if symbol == quote and text[at - 1] != "\\" else quote
         elif symbol in "\"'`":
@@ -43,5 +46,7 @@ def split(text: str, operator: str) -> list[str]:
             if symbol != operator:
                 return [text]
             places.append(at)
+    if _BINDS.search(outside):
+        return [text]
     edges = [-1, *places, len(text)]
     return [text[a + 1 : b].strip() for a, b in pairwise(edges)]

@@ -311,7 +311,10 @@ def test_ratios_and_differences_are_taken_apart():
     assert ratio_of("a/b") == (False, "a", "b")
     assert rest_of("(t - g)", "t") == "g"
     assert rest_of("t - g", "u") is None
-    for query in ("a", "a / b / c", "2 - a / b", "a - b"):
+    assert ratio_of("a{x='/ on'} / job:on:sum") == (False, "a{x='/ on'}", "job:on:sum")
+    words = ("a / b unless c", "a or b / c", "a and b / c", "a / b atan2 c")
+    bound = ("a /on(x) b", "sum(a)/ ignoring (x) group_left sum(b)", 'a{x="/"} / ON (y) (b)')
+    for query in ("a", "a / b / c", "2 - a / b", "a - b", *words, *bound):
         with pytest.raises(NoCount):
             ratio_of(query)
 
