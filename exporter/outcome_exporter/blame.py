@@ -352,7 +352,7 @@ class Blame:
         places = np.full(used, NIL, np.int64)
         places[keep] = np.arange(keep.size)
         # Stops name rows, of first versions, which stay.
-        stops = (rows["version"] == steps.STOP) & ~_are_others(rows, "first", "second")
+        stops = (rows["version"] == steps.STOP) & ~_are_others(rows)
         for name in ("first", "second"):
             rows[name][stops] = places[rows[name][stops]]
         for name in ("after", "stop"):
