@@ -44,6 +44,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -63,6 +64,8 @@ logger = logging.getLogger(__name__)
 STARTS_MAX = 2_000
 """Start times that are kept of one identity: each new one is compared with all of them. A process
 that restarts once a minute has 1,440 until the first is forgotten."""
+MINUTES_MAX = 10_000
+"""Minutes of an SLO of two metrics that wait for the other: a week, delivered within an hour."""
 REFUSALS = (
     "bound_between_buckets",
     "wrong_type",
@@ -71,6 +74,7 @@ REFUSALS = (
     "overlapping_writer",
     "too_many_streams",
     "part_without_total",
+    "too_many_minutes",
 )
 """Why a point was not counted."""
 _REMEDIES = {
@@ -82,6 +86,7 @@ _REMEDIES = {
     "overlapping_writer": "two writers share one stream: give each a service.instance.id",
     "too_many_streams": "raise limits.metric_streams, or select fewer; or it restarts more than "
     f"{STARTS_MAX} times a day",
+    "too_many_minutes": f"its points are of more than {MINUTES_MAX} minutes: send history later",
     "part_without_total": "the part has more events than its total",
 }
 
@@ -204,6 +209,10 @@ class Metrics:
         self._used = 0
         self._swept = 0
         self._minutes: dict[tuple[int, int], _Minute] = {}
+        self._waiting = [0] * len(plan.slos)
+        """How many of them, by SLO."""
+        self._dues: list[tuple[int, int, int]] = []
+        """A heap of when something happens to each; some are out of date."""
         self._deltas = Recent(limits.remembered, plan.seed)
         self._since = np.full(len(plan.slos), -1, np.int64)
         self.uncertain = np.zeros(len(plan.slos), np.int64)
@@ -430,39 +439,67 @@ class Metrics:
     def _wait(
         self, slo: int, role: int, weight: int, times: tuple[int, int], second: int
     ) -> Iterator[tuple[int, int, int, int]]:
-        lateness = max(self._plan.config.time.lateness // SECOND, 1)
-        for time, share in spread(weight, *times, 1):
-            minute = self._minutes.setdefault((slo, time // MINUTE), _Minute())
+        shares = [(time // MINUTE, share) for time, share in spread(weight, *times, 1)]
+        new = {number for number, _ in shares if (slo, number) not in self._minutes}
+        if self._waiting[slo] + len(new) > MINUTES_MAX:
+            raise _Refused("too_many_minutes")
+        due = second + max(self._plan.config.time.lateness // SECOND, 1)
+        for number, share in shares:
+            minute = self._minutes.get((slo, number)) or self._begin(slo, number, _Minute())
             if role == TOTAL:
                 minute.total += share
             else:
                 minute.part += share
-            minute.due, minute.until = second + lateness, second + _HELD_SECONDS
+            minute.until = second + _HELD_SECONDS
+            if minute.due != due:
+                minute.due = due
+                heappush(self._dues, (due, slo, number))
         return iter(())
+
+    def _begin(self, slo: int, number: int, minute: _Minute) -> _Minute:
+        self._minutes[slo, number] = minute
+        self._waiting[slo] += 1
+        return minute
+
+    def _first_due(self) -> tuple[int, int, int] | None:
+        """When something happens to a minute next, and to which."""
+        while self._dues:
+            when, *place = self._dues[0]
+            minute = self._minutes.get((place[0], place[1]))
+            if minute is not None and when == (minute.due or minute.until):
+                return self._dues[0]
+            heappop(self._dues)
+        return None
 
     def next_due(self, after: int, until: int) -> int:
         """First second in (after, until] at which a minute is counted, else `until`."""
-        dues = (minute.due or minute.until for minute in self._minutes.values())
-        return min(max(min(dues, default=until), after + 1), until)
+        first = self._first_due()
+        return until if first is None else min(max(first[0], after + 1), until)
 
     def settle(self, second: int) -> Table:
         """VERDICT rows of the minutes that are due."""
         verdicts: list[tuple[int, int, int, int]] = []
-        for (slo, number), minute in list(self._minutes.items()):
-            time = (number + 1) * MINUTE - 1
-            if minute.due and minute.due <= second:
+        while (first := self._first_due()) is not None and first[0] <= second:
+            _, slo, number = heappop(self._dues)
+            minute = self._minutes[slo, number]
+            if minute.due:
                 minute.due = 0
-                part, rest = _divide(minute)
-                minute.counted_part += part
-                minute.counted_rest += rest
-                is_good = self._slis[slo].good is not None
-                good, bad = (part, rest) if is_good else (rest, part)
-                verdicts += [(slo, time, good, 0), (slo, time, bad, 1)]
-            if not minute.due and minute.until <= second:
-                if minute.part > minute.counted_part:
-                    self._refuse(slo, "part_without_total")
-                del self._minutes[slo, number]
+                heappush(self._dues, (minute.until, slo, number))
+                verdicts += self._counted(slo, number, minute)
+                continue
+            if minute.part > minute.counted_part:
+                self._refuse(slo, "part_without_total")
+            del self._minutes[slo, number]
+            self._waiting[slo] -= 1
         return _table(verdicts)
+
+    def _counted(self, slo: int, number: int, minute: _Minute) -> list[tuple[int, int, int, int]]:
+        time = (number + 1) * MINUTE - 1
+        part, rest = _divide(minute)
+        minute.counted_part += part
+        minute.counted_rest += rest
+        good, bad = (part, rest) if self._slis[slo].good is not None else (rest, part)
+        return [(slo, time, good, 0), (slo, time, bad, 1)]
 
     # Checkpoints
 
@@ -494,7 +531,8 @@ class Metrics:
             if new < 0:
                 continue
             self.uncertain[new] = arrays["uncertain"][old]
-            self.refused[new] = arrays["refused"][old]
+            before = arrays["refused"][old]  # an older state knows fewer reasons, the first
+            self.refused[new, : before.size] = before
             if new in self._slis and arrays["salts"][old] == self._plan.salts[new]:
                 same[old] = new
                 self._since[new] = arrays["since"][old]
@@ -507,7 +545,8 @@ class Metrics:
         }
         for row in arrays["minutes"].tolist():
             if row[0] in same:
-                self._minutes[same[row[0]], row[1]] = _Minute(*row[2:])
+                minute = self._begin(same[row[0]], row[1], _Minute(*row[2:]))
+                heappush(self._dues, (minute.due or minute.until, same[row[0]], row[1]))
 
     def _restore_streams(self, rows: Table, same: dict[int, int]) -> None:
         for row in rows:

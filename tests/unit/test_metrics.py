@@ -205,6 +205,23 @@ def test_more_of_a_part_than_of_its_total_is_held_back_and_said():
     assert exporter.refused() == {"part_without_total": 1}
 
 
+def test_minutes_without_end_are_refused_and_those_known_go_on(monkeypatch):
+    monkeypatch.setattr("outcome_exporter.metrics.MINUTES_MAX", 3)
+    exporter = Exporter(config_of(ERRORS))
+    for minute in range(1, 6):
+        said = {"since": 60 * minute - 30, "temporality": DELTA}
+        exporter.send(counter(10, 60 * minute, **said), at=301)
+        exporter.send(counter(1, 60 * minute, name="errors", **said), at=301)
+    assert len(exporter.pipeline.metrics.dump()["minutes"]) == 3
+    exporter.pipeline.advance(moment(400))
+    assert exporter.events() == (27, 3)
+    assert exporter.refused() == {"too_many_minutes": 4}
+    exporter.pipeline.advance(moment(4_000))
+    exporter.send(counter(10, 3_960, since=3_930, temporality=DELTA), at=4_001)
+    exporter.pipeline.advance(moment(4_100))
+    assert sum(exporter.events()) == 40
+
+
 # Histograms
 
 BOUNDS = [0.1, 0.3, 1.0]
