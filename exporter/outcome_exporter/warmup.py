@@ -76,6 +76,7 @@ def warm_up(config: Config) -> None:
     counts = np.zeros((1, 3), np.int64)
     add_rows(np.zeros(1, np.uint32), counts, counts.copy(), np.zeros(1, np.bool_))
     count_messages(_points(), ExportMetricsServiceRequest, 1)
+    pipeline.blame.recover(np.zeros(1, ATTEMPT))
     pipeline.suspects.forget()
 
 
