@@ -245,7 +245,7 @@ def test_a_budget_that_lasts_as_long_as_its_window_is_not_about_to_be_gone(progr
     history = History()
     for at in (fleet.START, fleet.START + 15):
         snapshot = {
-            SLO_INFO: [Sample((slo, "buy", "me", "", "", "12h"), 1.0) for slo in rates],
+            SLO_INFO: [Sample((slo, "buy", "me", "", "", "12h", "attempts"), 1.0) for slo in rates],
             SLO_BUDGET_REMAINING: [Sample((slo,), left) for slo in rates],
             SLO_BUDGET_EXHAUSTION: [Sample((slo,), each) for slo, each in lasts.items()],
             SLO_BURN_RATE: [Sample((slo, "6h"), rate) for slo, rate in rates.items()],
