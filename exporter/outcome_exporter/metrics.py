@@ -462,10 +462,10 @@ class Metrics:
         return minute
 
     def _first_due(self) -> tuple[int, int, int] | None:
-        """When something happens to a minute next, and to which."""
+        """When something happens to a minute next, and to which; drops what is out of date."""
         while self._dues:
-            when, *place = self._dues[0]
-            minute = self._minutes.get((place[0], place[1]))
+            when, slo, number = self._dues[0]
+            minute = self._minutes.get((slo, number))
             if minute is not None and when == (minute.due or minute.until):
                 return self._dues[0]
             heappop(self._dues)
