@@ -31,6 +31,7 @@ from outcome_exporter.kernels.otlp_values import wanted_keys
 from outcome_exporter.kernels.wire import decode_spans
 from outcome_exporter.metrics import Metrics
 from outcome_exporter.model import (
+    OK,
     OWN_KINDS,
     Batch,
     BusinessEvent,
@@ -286,7 +287,7 @@ class Pipeline:
         for outcome in (ANY, BAD):
             self.users.add(outcome, settled.bad, self.second)
         self.users.add(ANY, settled.users, self.second)
-        self.users.add(BAD, settled.users[settled.users["error"] == 1], self.second)
+        self.users.add(BAD, settled.users[settled.users["error"] != OK], self.second)
         self.blame.give(settled.bad, self.second)
         self.blame.recover(settled.recovered)
         self.suspects.give(settled.good, settled.bad)

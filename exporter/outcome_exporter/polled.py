@@ -73,7 +73,6 @@ class PolledSlis:
         return {
             "covered": self._covered,
             "births": self.births,
-            "salts": self._plan.salts,  # for a version of before, which asks for them
             "duplicates": np.array([self.duplicates], np.int64),
         }
 
